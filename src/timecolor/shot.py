@@ -1,0 +1,109 @@
+"""What a user hands in: sketch frames, coloured references, and labels that say which reference is for which area.
+
+Plain numpy; `shotfiles` reads these from folders and job files.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+Role = Literal["background", "character", "frame", "sheet"]
+
+
+@runtime_checkable
+class Frames(Protocol):
+    """A clip that can be read in slices, so that a long one need not lie in memory. A numpy array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(frames, height, width, 3), or (frames, height, width) for labels."""
+        ...
+
+    def __getitem__(self, frames: slice, /) -> np.ndarray:
+        """Frames `start:stop` as one array."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """One coloured image. Its alpha is kept: a cut-out is composited on black, as the published system does.
+
+    image: uint8 (h, w, 3). alpha: uint8 (h, w), None = opaque. role: only a hint for reading folders.
+    """
+
+    image: np.ndarray
+    alpha: np.ndarray | None = None
+    role: Role | None = None
+    name: str = "reference"
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8 or self.image.size == 0:
+            raise ValueError(f"{self.name}: got {self.image.dtype} {self.image.shape}; give uint8 (h, w, 3)")
+        if self.alpha is None:
+            return
+        if self.alpha.dtype != np.uint8:
+            raise ValueError(f"{self.name}: alpha is {self.alpha.dtype}; give uint8 (h, w)")
+        if self.alpha.shape != self.image.shape[:2]:
+            (ah, aw), (ih, iw) = self.alpha.shape[:2], self.image.shape[:2]
+            raise ValueError(f"{self.name}: alpha is {aw}x{ah} but the image is {iw}x{ih}; save them at one size")
+        if not self.alpha.any():
+            raise ValueError(f"{self.name}: alpha is 0 everywhere, so there is no colour to take; give a visible image")
+
+    @property
+    def on_black(self) -> np.ndarray:
+        """The image composited on black, uint8 (h, w, 3)."""
+        if self.alpha is None:
+            return self.image
+        return (self.image * (self.alpha[..., None].astype(np.float32) / 255) + 0.5).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """Which area of the shot is coloured from which references.
+
+    video: integers (t, h, w), 0 = background. references: label -> indices of the references that may colour it;
+    two sheets of one character share one label. A label without an entry takes the reference of its own number (the published rule).
+    """
+
+    video: Frames
+    references: Mapping[int, tuple[int, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def references_of(self, label: int) -> tuple[int, ...]:
+        """Indices of the references that may colour `label`."""
+        return tuple(self.references.get(label, (label,)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shot:
+    """A sketch clip with its references.
+
+    sketch: uint8 (t, h, w, 3). labels: None = every area may take colour from every reference. frame_rate: frames per second.
+    """
+
+    sketch: Frames
+    references: Sequence[Reference] = ()
+    labels: Labels | None = None
+    frame_rate: Fraction = Fraction(24)
+    name: str = "shot"
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.sketch.shape)
+        if len(shape) != 4 or shape[3] != 3:
+            raise ValueError(f"{self.name}: sketch is {shape}; give (frames, height, width, 3)")
+        if 0 in shape:
+            raise ValueError(f"{self.name}: sketch is {shape}; it needs at least one frame with at least one pixel")
+        if self.labels is not None and tuple(self.labels.video.shape) != shape[:3]:
+            raise ValueError(
+                f"{self.name}: labels are {tuple(self.labels.video.shape)} but the sketch is {shape[:3]} (frames, height, width); "
+                "save them with the same frames at the same size"
+            )
+        for label, indices in () if self.labels is None else self.labels.references.items():
+            missing = [r for r in indices if not 0 <= r < len(self.references)]
+            if missing:
+                raise ValueError(
+                    f"{self.name}: label {label} names reference {missing[0]} but there are {len(self.references)} (counted from 0)"
+                )
