@@ -1,0 +1,66 @@
+"""Weights files: safetensors with the model's config in the metadata, never pickle. `toon.safetensors` is the embedded set."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from timecolor.rope import Rope
+from timecolor.toon import Toon, ToonConfig
+
+EMBEDDED = Path(__file__).with_name("toon.safetensors")
+
+
+def save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write tensors and metadata so that the file is either the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {k: json.dumps(v) for k, v in metadata.items()})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata; raises ValueError for a file that is missing, cut short or of another kind."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such weights file; give a .safetensors file, or `toon` for the embedded weights")
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}); it may be cut short, copy it anew") from error
+    return tensors, metadata
+
+
+def config_of(data: dict[str, Any]) -> ToonConfig:
+    """The config from its metadata (inverse of dataclasses.asdict through JSON)."""
+    rope = {k: tuple(v) if isinstance(v, list) else v for k, v in data["rope"].items()}
+    return ToonConfig(**{**data, "rope": Rope(**rope)})
+
+
+def save_toon(path: Path, model: Toon, tensors: dict[str, Tensor], colour_cell: int, **about: Any) -> None:
+    """Write weights as float16 with all that is needed to run them. about: facts on the run."""
+    half = {k: v.to(torch.float16) for k, v in tensors.items()}
+    save(path, half, {"model": "toon", "config": asdict(model.config), "colour_cell": colour_cell, **about})
+
+
+def load_toon(path: Path = EMBEDDED) -> tuple[Toon, dict[str, Any]]:
+    """The model in float32 on the CPU, and what its file says of it; raises ValueError naming what does not fit."""
+    tensors, metadata = read(path)
+    if metadata.get("model") != "toon":
+        raise ValueError(f"{path}: got model {metadata.get('model')!r}; expected weights of a `toon` model (metadata `model`)")
+    model = Toon(config_of(metadata["config"]))
+    try:
+        model.load_state_dict({k: v.float() for k, v in tensors.items()})
+    except RuntimeError as error:
+        raise ValueError(f"{path}: tensors do not fit the file's own config ({str(error).splitlines()[-1].strip()})") from error
+    return model.eval(), metadata

@@ -1,0 +1,77 @@
+"""Frames to latents and back. Only codecs scale values or permute axes."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from timecolor.geometry import Clip
+from timecolor.shapes import Float, UInt8
+from timecolor.shot import Reference
+from timecolor.sketch import reference_lines
+
+
+@dataclass(frozen=True, slots=True)
+class PixelCodec:
+    """The embedded codec: a target latent is the mean colour of `space` x `space` pixels; conditions keep every pixel.
+
+    Colours are decided below the sketch's size, since the finish stage has the lines; so there is nothing to learn here.
+    """
+
+    space: int = 1
+
+    def encode(self, frames: UInt8[np.ndarray, "t h w 3"]) -> Float[Tensor, "1 t 3 y x"]:
+        """Colours in [-1, 1]."""
+        pixels = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w").float()
+        return F.avg_pool2d(pixels, self.space)[None] / 127.5 - 1
+
+    def decode(self, latents: Float[Tensor, "1 t 3 y x"]) -> Float[np.ndarray, "t y x 3"]:
+        """Colours in [0, 1], one per latent."""
+        return rearrange(latents[0].float().clamp(-1, 1) / 2 + 0.5, "t c y x -> t y x c").cpu().numpy()
+
+
+def encode_sketch(frames: UInt8[np.ndarray, "t h w 3"]) -> Float[Tensor, "1 t 3 h w"]:
+    """Ink in [0, 1] per colour channel, so that paper is 0 and a red or blue trace line stays one."""
+    return rearrange(1 - torch.from_numpy(np.ascontiguousarray(frames)).float() / 255, "t h w c -> 1 t c h w")
+
+
+def encode_reference(image: UInt8[np.ndarray, "h w 3"], lines: UInt8[np.ndarray, "h w"]) -> Float[Tensor, "1 1 4 h w"]:
+    """Colours in [-1, 1] and the picture's own lines in [0, 1], the key by which the sketch finds its place in it."""
+    colour = torch.from_numpy(np.ascontiguousarray(image)).float() / 127.5 - 1
+    ink = torch.from_numpy(np.ascontiguousarray(lines)).float() / 255
+    return rearrange(torch.cat([colour, ink[..., None]], dim=2), "h w c -> 1 1 c h w")
+
+
+def shrink_lines(frames: UInt8[np.ndarray, "t h w 3"], clip: Clip) -> UInt8[np.ndarray, "t y x 3"]:
+    """Line art at the working size. Lines are widened first, so that a thin one stays about a working pixel of full ink."""
+    height, width = frames.shape[1:3]
+    reach = int(min(height / clip.height, width / clip.width))
+    if reach > 1:
+        frames = np.stack([cv2.erode(frame, np.ones((reach, reach), np.uint8)) for frame in frames])
+    return np.stack([_resize(frame, clip.height, clip.width) for frame in frames])
+
+
+def letterbox(reference: Reference, clip: Clip) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    """A reference at the working size, centred on black with its aspect ratio kept, and its own lines."""
+    height, width = reference.image.shape[:2]
+    scale = min(clip.height / height, clip.width / width)
+    h, w = max(1, round(height * scale)), max(1, round(width * scale))
+    image = _resize(reference.on_black, h, w)
+    alpha = None if reference.alpha is None else _resize(reference.alpha, h, w)
+    top, left = (clip.height - h) // 2, (clip.width - w) // 2
+    canvas = np.zeros((clip.height, clip.width, 3), np.uint8)
+    canvas[top : top + h, left : left + w] = image
+    lines = np.zeros((clip.height, clip.width), np.uint8)
+    lines[top : top + h, left : left + w] = reference_lines(image, alpha)
+    return canvas, lines
+
+
+def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    smaller = height < image.shape[0]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)

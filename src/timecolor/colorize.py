@@ -1,0 +1,347 @@
+"""The façade: the only place that walks the whole way from a shot to coloured frames at its own size."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from timecolor import codec, weights
+from timecolor.attention import Execution
+from timecolor.correspondence import CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
+from timecolor.denoiser import Conditions
+from timecolor.finish import Fill, FinishOptions, Lines, PaletteMode, finish, palette_of, palettes_of
+from timecolor.geometry import Clip, Compression, Grid
+from timecolor.layout import TokenLayout
+from timecolor.sampling import sample
+from timecolor.shot import Frames, Labels, Shot
+from timecolor.sketch import SketchStyle, extract_clip, require_line_art
+from timecolor.toon import Toon
+
+READ_AT_ONCE = 8  # native frames held in memory
+PIECE_TOKENS = 80_000  # target and sketch tokens run at once; longer shots go in pieces
+
+
+@dataclass(frozen=True, slots=True)
+class ColorizeOptions:
+    """How a shot is coloured; the same in Python and on the command line.
+
+    steps: sampling steps; the shipped weights decide in one or two. seed: one seed, one result. size: the model's working short
+    side in pixels; None = the one its weights were chosen with. window: drawings to either side that a drawing sees; None = all.
+    lines: keep = the artist's own on top; model = the network's picture as it is; none = the colour layer alone.
+    fill: flat = one colour a closed region; smooth = spread up to the lines; auto = by region. palette: snap = a flat region near a
+    colour of its references takes exactly that one. cells: how labels become tokens (coverage, or the published majority).
+    regime: cached, or joint for comparison. extract_lines: the sketch is a colour clip; take its lines in this style. None = it
+    must be line art. execution: how attention is run.
+    """
+
+    steps: int = 2
+    seed: int = 0
+    size: int | None = None
+    window: int | None = 1
+    lines: Lines = "keep"
+    fill: Fill = "auto"
+    palette: PaletteMode = "snap"
+    cells: CellRule = "coverage"
+    regime: Regime = "cached"
+    extract_lines: SketchStyle | None = None
+    execution: Execution = "auto"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; give at least 1")
+        if self.window is not None and self.window < 0:
+            raise ValueError(f"window is {self.window}; give 0 or more drawings, or None for all")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the work is: `done` of `total` of a stage."""
+
+    stage: Literal["reading", "preparing", "sampling", "finishing"]
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coloured:
+    """One finished frame, uint8 (h, w, 3), in the shot's order."""
+
+    index: int
+    frame: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a job takes. memory_bytes: peak beyond the program itself. operations: multiply-adds x 2 of the network."""
+
+    working: Clip
+    grid: Grid
+    piece: int
+    tokens: int
+    memory_bytes: int
+    operations: float
+
+
+class Cancelled(Exception):  # noqa: N818 (not an error)
+    """The caller asked to stop."""
+
+
+class Colorizer:
+    """A loaded model, for any number of shots."""
+
+    def __init__(self, denoiser: Toon, pixel_codec: codec.PixelCodec, short_side: int = 160) -> None:
+        """short_side: working size in pixels where a job names none."""
+        self.denoiser = denoiser
+        self.codec = pixel_codec
+        self.short_side = short_side
+        parameter = next(denoiser.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.compression = Compression(time=1, space=pixel_codec.space, patch=denoiser.config.patch)
+
+    @classmethod
+    def load(cls, model: str | Path = "toon", device: str = "auto", dtype: str = "auto") -> "Colorizer":
+        """A model by name (`toon`, embedded) or by its .safetensors file.
+
+        device: auto, cpu, cuda, mps ... dtype: auto (bfloat16 where it is fast), float32, bfloat16, float16. Raises ValueError for
+        an unknown model, weights that do not fit or a device that is not there.
+        """
+        where = _device(device)
+        path = weights.EMBEDDED if str(model) == "toon" else Path(model)
+        if path.suffix != ".safetensors":
+            raise ValueError(f"unknown model {str(model)!r}; use toon, or the path of a .safetensors file")
+        toon, about = weights.load_toon(path)
+        return cls(toon.to(where, _dtype(dtype, where)), codec.PixelCodec(about["colour_cell"]), about.get("short_side", 160))
+
+    def need(self, shot: Clip, references: int, options: ColorizeOptions = ColorizeOptions()) -> Need:  # noqa: B008 (frozen)
+        """Predict size, memory and operations for a shot of this size."""
+        working = self.compression.nearest(shot, options.size or self.short_side)
+        grid = self.compression.grid(working)
+        config = self.denoiser.config
+        piece = self._piece(grid, options)
+        tokens = piece * grid.per_frame
+        conditions = tokens + references * grid.per_frame
+        item = self.dtype.itemsize
+        kv = 2 * config.layers * (2 * tokens + references * grid.per_frame) * config.width * item
+        # Activations of the widest moment: the MLP's hidden layer and its input, for the conditions.
+        activations = 12 * conditions * config.width * item
+        pictures = READ_AT_ONCE * shot.height * shot.width * 3 * 12 + grid.tokens * self.compression.cell**2 * 3
+        span = grid.frames if options.window is None else min(grid.frames, 2 * options.window + 1)
+        seen = (2 * span + references) * grid.per_frame
+        per_token = config.layers * (24 * config.width**2 + 4 * seen * config.width)
+        total = grid.tokens + grid.tokens * (options.steps if options.regime == "cached" else 2 * options.steps)
+        return Need(working, grid, piece, 2 * grid.tokens + references * grid.per_frame, kv + activations + pictures, total * per_token)
+
+    def colorize(
+        self,
+        shot: Shot,
+        options: ColorizeOptions = ColorizeOptions(),  # noqa: B008 (frozen)
+        progress: Callable[[Progress], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> np.ndarray:
+        """The coloured shot, uint8 (t, h, w, 3). Raises Cancelled once `cancelled()` is true; see `stream` for the rest."""
+        frames = []
+        for event in self.stream(shot, options):
+            if cancelled is not None and cancelled():
+                raise Cancelled
+            if isinstance(event, Coloured):
+                frames.append(event.frame)
+            elif progress is not None:
+                progress(event)
+        return np.stack(frames)
+
+    def stream(self, shot: Shot, options: ColorizeOptions = ColorizeOptions()) -> Iterator[Progress | Coloured]:  # noqa: B008 (frozen)
+        """Colour a shot of any length in bounded memory, yielding progress and finished frames in order.
+
+        Raises ValueError for input that does not fit, MemoryError where it needs more than there is (naming a size that fits), and
+        FloatingPointError where the model gives values that are not finite.
+        """
+        frames, height, width = shot.sketch.shape[:3]
+        native = Clip(frames, height, width)
+        self._check_memory(native, len(shot.references), options)
+        sketch: Frames = shot.sketch
+        if options.extract_lines is None:
+            require_line_art(shot.sketch, shot.name)
+        else:
+            sketch = _Extracted(shot.sketch, options.extract_lines)
+        working = self.compression.nearest(native, options.size or self.short_side)
+        grid = self.compression.grid(working)
+
+        drawings = _Drawings(working, grid, shot.labels, self.compression, options.cells)
+        for start in range(0, frames, READ_AT_ONCE):
+            stop = min(frames, start + READ_AT_ONCE)
+            drawings.add(sketch[start:stop], None if shot.labels is None else shot.labels.video[start:stop])
+            yield Progress("reading", stop, frames)
+
+        pictures = [codec.letterbox(r, working) for r in shot.references]
+        encoded = [codec.encode_reference(image, lines) for image, lines in pictures]
+        references = torch.cat(encoded, dim=1) if encoded else torch.zeros(1, 0, 4, working.height, working.width)
+        palette = palette_of(shot.references) if shot.labels is None else None
+        palettes = None if shot.labels is None else palettes_of(shot.references, shot.labels, drawings.labels)
+        last = FinishOptions(options.lines, options.fill, options.palette)
+
+        shown = 0
+        for first, stop, colours in self._sample(drawings, references, options):
+            if isinstance(colours, Progress):
+                yield colours
+                continue
+            while shown < frames and drawings.of_frame[shown] < stop:
+                until = shown
+                while until < min(frames, shown + READ_AT_ONCE) and drawings.of_frame[until] < stop:
+                    until += 1
+                originals = sketch[shown:until]
+                areas = None if shot.labels is None else np.asarray(shot.labels.video[shown:until])
+                for i, original in enumerate(originals):
+                    cells = colours[drawings.of_frame[shown + i] - first]
+                    yield Coloured(shown + i, finish(cells, original, last, palette, None if areas is None else areas[i], palettes))
+                    yield Progress("finishing", shown + i + 1, frames)
+                shown = until
+
+    @torch.inference_mode()
+    def _sample(
+        self, drawings: "_Drawings", references: Tensor, options: ColorizeOptions
+    ) -> Iterator[tuple[int, int, np.ndarray | Progress]]:
+        """Colours of drawings first:stop, float (n, y, x, 3), piece by piece; progress on the way.
+
+        A piece is run with as many drawings around it as can touch it, so that cutting does not show in the result.
+        """
+        total = len(drawings.sketches)
+        grid = Grid(total, drawings.grid.height, drawings.grid.width)
+        halo = 0 if options.window is None else options.window * self.denoiser.config.layers * options.steps
+        piece = self._piece(grid, options)
+        stride = total if piece >= total else piece - 2 * halo
+        starts = range(0, total, stride)
+        for number, first in enumerate(starts):
+            stop = min(total, first + stride)
+            low, high = max(0, first - halo), min(total, stop + halo)
+            yield first, stop, Progress("preparing", number, len(starts))
+            layout = TokenLayout(Grid(high - low, grid.height, grid.width), references.shape[1])
+            bits = torch.cat(drawings.bits[low:high])[None]
+            conditions = Conditions(
+                layout,
+                shot_tokens(layout, bits).to(self.device),
+                codec.encode_sketch(np.stack(drawings.sketches[low:high])).to(self.device, self.dtype),
+                references.to(self.device, self.dtype),
+                Rule(options.regime, options.window),
+                options.execution,
+                start=low,
+            )
+            cache = self.denoiser.prepare(conditions)
+            noise = torch.stack([self._noise(options.seed, i, layout.grid) for i in range(low, high)])[None]
+            for step in sample(self.denoiser, noise.to(self.device, self.dtype), cache, options.steps):
+                yield first, stop, Progress("sampling", number * step.steps + step.index, len(starts) * step.steps)
+                if step.index == step.steps:
+                    yield first, stop, self.codec.decode(step.clean)[first - low : stop - low]
+
+    def _noise(self, seed: int, drawing: int, grid: Grid) -> Tensor:
+        """Noise of one drawing, the same however the shot is cut."""
+        patch, channels = self.denoiser.config.patch, self.denoiser.config.channels
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + drawing) % 2**63)
+        return torch.randn(channels, grid.height * patch, grid.width * patch, generator=generator)
+
+    def _piece(self, grid: Grid, options: ColorizeOptions) -> int:
+        """Drawings run at once, halo included."""
+        if options.window is None:
+            return grid.frames
+        halo = options.window * self.denoiser.config.layers * options.steps
+        return min(grid.frames, max(PIECE_TOKENS // (2 * grid.per_frame), 3 * halo, 1))
+
+    def _check_memory(self, shot: Clip, references: int, options: ColorizeOptions) -> None:
+        free = _free_bytes(self.device)
+        need = self.need(shot, references, options).memory_bytes
+        if free is None or need <= free:
+            return
+        short = options.size or self.short_side
+        while short > self.compression.cell:
+            short -= self.compression.cell
+            smaller = ColorizeOptions(steps=options.steps, size=short, window=1)
+            if self.need(shot, references, smaller).memory_bytes <= free:
+                raise MemoryError(
+                    f"the job needs {need / 2**30:.1f} GiB but {free / 2**30:.1f} GiB are free; size {short} with window 1 would fit"
+                )
+        raise MemoryError(f"the job needs {need / 2**30:.1f} GiB but {free / 2**30:.1f} GiB are free; free some or cut the shot")
+
+
+class _Extracted:
+    """Line art of a colour clip, made as it is read."""
+
+    def __init__(self, frames: Frames, style: SketchStyle) -> None:
+        self.frames, self.style = frames, style
+        self.shape = tuple(frames.shape)
+
+    def __getitem__(self, frames: slice) -> np.ndarray:
+        return extract_clip(self.frames[frames], self.style, binarise=True)
+
+
+class _Drawings:
+    """The shot at the working size. A held drawing (on twos, on threes) is kept, and coloured, once."""
+
+    def __init__(self, working: Clip, grid: Grid, labels: Labels | None, compression: Compression, cells: CellRule) -> None:
+        self.working, self.grid, self._labels, self._compression, self._cells = working, grid, labels, compression, cells
+        self.sketches: list[np.ndarray] = []
+        self.bits: list[Tensor] = []
+        self.of_frame: list[int] = []
+        self.labels: set[int] = set()
+        self._last: np.ndarray | None = None
+
+    def add(self, frames: np.ndarray, areas: np.ndarray | None) -> None:
+        """The next frames of the shot, and their labels."""
+        for i, frame in enumerate(codec.shrink_lines(frames, self.working)):
+            area = None
+            if areas is not None:
+                size = (self.working.width, self.working.height)
+                area = cv2.resize(np.asarray(areas[i]).astype(np.int32).astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+                self.labels |= set(np.unique(areas[i]).tolist())
+            # A coder's noise on a held drawing is a few grey levels; a new drawing moves whole lines.
+            held = bool(self.sketches) and int(cv2.absdiff(frame, self.sketches[-1]).max()) <= 12
+            if not held or (area is not None and self._last is not None and not np.array_equal(area, self._last)):
+                self.sketches.append(frame)
+                self.bits.append(self._bits(area))
+            self._last = area
+            self.of_frame.append(len(self.sketches) - 1)
+
+    def _bits(self, area: np.ndarray | None) -> Tensor:
+        if area is None or self._labels is None:
+            return unlabelled(Grid(1, self.grid.height, self.grid.width))[0]
+        ids = torch.from_numpy(area.astype(np.int64))[None]
+        return label_bits(ids, self._labels.references_of, self._compression, self._cells)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not usable here ({str(error).splitlines()[0]}); use auto or cpu") from error
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name == "auto":
+        fast = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+        return torch.bfloat16 if fast else torch.float32
+    if name not in known:
+        raise ValueError(f"unknown dtype {name!r}; use auto, {', '.join(known)}")
+    return known[name]
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """Memory that can still be taken, or None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        line = next((x for x in meminfo.read_text().splitlines() if x.startswith("MemAvailable")), None)
+        return None if line is None else int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

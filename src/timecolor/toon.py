@@ -1,0 +1,220 @@
+"""The embedded denoiser: a small diffusion transformer over one sequence of target, sketch and references.
+
+The clearest reading of TimeColor in code. Nothing in it counts references, and a block does not know what a token is:
+tokens, positions and visibility are settled before the first block (§3.2-3.4), and only the target is predicted.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from timecolor import attention
+from timecolor.attention import Attention
+from timecolor.denoiser import Conditions
+from timecolor.layout import TokenLayout
+from timecolor.rope import Rope, apply_rope, positions, rotary
+from timecolor.shapes import Float
+
+# Angles of time repeat after 64 frames, so no shot is too long; offsets in space are constant up to 48 x 48 tokens.
+TOON_ROPE = Rope(base=(48, 48), ranked=False, dims=(16, 24, 24), theta=100.0, periods=(2, 3, 4, 6, 8, 16, 32, 64))
+
+
+@dataclass(frozen=True, slots=True)
+class ToonConfig:
+    """Sizes of the model. channels: of target latents; cell: pixels along the side of a token at the working size."""
+
+    width: int = 192
+    layers: int = 6
+    heads: int = 3
+    channels: int = 3
+    patch: int = 8
+    cell: int = 8
+    sketch_channels: int = 3
+    reference_channels: int = 4
+    rope: Rope = TOON_ROPE
+
+    def __post_init__(self) -> None:
+        if sum(self.rope.dims) * self.heads != self.width:
+            raise ValueError(f"width is {self.width}; {self.heads} heads of {sum(self.rope.dims)} make {self.heads * sum(self.rope.dims)}")
+
+
+@dataclass(slots=True)
+class ToonCache:
+    """Per shot: what every step shares. keys, values: per layer (b heads n d), the target's slots first and rewritten at each step."""
+
+    conditions: Conditions
+    order: Tensor  # sequence position -> token, sorted for the grouped execution
+    cos: Tensor
+    sin: Tensor
+    attend: Attention
+    keys: list[Tensor]
+    values: list[Tensor]
+    embedded: Tensor | None = None  # `joint` only: the condition tokens, which every step runs anew
+
+
+def patchify(latents: Float[Tensor, "b f c h w"], patch: int) -> Float[Tensor, "b n d"]:
+    """Cut latents into tokens, frame by frame, row by row (inverse: `unpatchify`)."""
+    return rearrange(latents, "b f c (h p) (w q) -> b (f h w) (c p q)", p=patch, q=patch)
+
+
+def unpatchify(tokens: Float[Tensor, "b n d"], layout: TokenLayout, patch: int) -> Float[Tensor, "b f c h w"]:
+    """Put tokens back into latents."""
+    grid = layout.grid
+    return rearrange(tokens, "b (f h w) (c p q) -> b f c (h p) (w q)", f=grid.frames, h=grid.height, p=patch, q=patch)
+
+
+class Stem(nn.Module):
+    """Line art or a coloured picture to tokens, by convolutions that look a little beyond a token's own pixels."""
+
+    def __init__(self, channels: int, width: int, cell: int) -> None:
+        super().__init__()
+        halvings = int(math.log2(cell))
+        if 2**halvings != cell:
+            raise ValueError(f"cell is {cell}; use a power of 2")
+        widths = [channels, *(max(32, width >> (halvings - 1 - i)) for i in range(halvings - 1)), width]
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+    def forward(self, pictures: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
+        x = pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        for i, convolution in enumerate(self.convolutions):
+            x = convolution(F.gelu(x) if i else x)
+        return rearrange(x, "(b f) d h w -> b (f h w) d", b=len(pictures))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each scaled, shifted and gated by the timestep."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
+        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.norm_q = nn.RMSNorm(width // heads, eps=1e-6)
+        self.norm_k = nn.RMSNorm(width // heads, eps=1e-6)
+        self.to_out = nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+        self.offset = nn.Parameter(torch.zeros(6 * width))  # this block's own part of the shared modulation
+
+    def qkv(self, x: Tensor, modulation: list[Tensor], cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens, (b heads n d) each."""
+        shift, scale = modulation[0], modulation[1]
+        q, k, v = rearrange(self.to_qkv(self.norm1(x) * (1 + scale) + shift), "b n (s h d) -> s b h n d", s=3, h=self.heads)
+        return apply_rope(self.norm_q(q), cos, sin).to(v.dtype), apply_rope(self.norm_k(k), cos, sin).to(v.dtype), v
+
+    def finish(self, x: Tensor, attended: Tensor, modulation: list[Tensor]) -> Tensor:
+        """The tokens after attention's result and the MLP are added."""
+        _, _, gate1, shift, scale, gate2 = modulation
+        x = x + gate1 * self.to_out(rearrange(attended, "b h n d -> b n (h d)"))
+        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale) + shift)
+
+
+class Toon(nn.Module):
+    """The embedded denoiser. Predicts the clean target (x0); conditions are modulated at t = 0 in the `cached` regime."""
+
+    def __init__(self, config: ToonConfig = ToonConfig()) -> None:  # noqa: B008 (frozen)
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.embed_target = nn.Linear(config.channels * config.patch**2, width)
+        self.embed_sketch = Stem(config.sketch_channels, width, config.cell)
+        self.embed_reference = Stem(config.reference_channels, width, config.cell)
+        self.time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.modulation = nn.Linear(width, 6 * width)
+        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.final_modulation = nn.Linear(width, 2 * width)
+        self.final = nn.Linear(width, config.channels * config.patch**2)
+        for layer in (self.modulation, self.final_modulation, self.final):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def prepare(self, conditions: Conditions) -> ToonCache:
+        """Embed the conditions and, in the `cached` regime, run them through all blocks once."""
+        layout, rule = conditions.layout, conditions.rule
+        tokens = conditions.tokens.to(conditions.sketch.device)
+        device = tokens.kind.device
+        sort = len(tokens.bits) == 1 and not torch.is_grad_enabled()
+        order = attention.sort_order(tokens) if sort else torch.arange(layout.tokens, device=device)
+        tokens = tokens[order]
+        cos, sin = rotary(positions(layout, self.config.rope, conditions.start).to(device)[order], self.config.rope)
+        split = layout.target.stop  # the sort never moves a token out of its kind and frame
+        x = torch.cat([self.embed_sketch(conditions.sketch), self.embed_reference(conditions.references)], dim=1)
+        x = x[:, order[split:] - split]
+        if rule.regime == "joint":
+            attend = attention.prepare(tokens, tokens, rule, conditions.execution)
+            return ToonCache(conditions, order, cos, sin, attend, [], [], x)
+
+        attend = attention.prepare(tokens[layout.conditions], tokens[layout.conditions], rule, conditions.execution)
+        shared = self.modulation(self.time(_waves(torch.zeros(len(x), device=device)).to(x.dtype)))
+        keys, values = [], []
+        for block in self.blocks:
+            modulation = _parts(shared + block.offset)
+            q, k, v = block.qkv(x, modulation, cos[split:], sin[split:])
+            slots = k.new_empty(k.shape[0], k.shape[1], split, k.shape[3])
+            keys.append(torch.cat([slots, k], dim=2))
+            values.append(torch.cat([slots, v], dim=2))
+            x = block.finish(x, attend(q, k, v), modulation)
+        attend = attention.prepare(tokens[layout.target.slice], tokens, rule, conditions.execution)
+        return ToonCache(conditions, order, cos, sin, attend, keys, values)
+
+    def predict(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, "b"], cache: ToonCache) -> Tensor:
+        """Clean latents (b f c h w). `cached`: only the target's tokens run, against the cache's keys and values."""
+        layout = cache.conditions.layout
+        split = layout.target.stop
+        order = cache.order[:split]
+        x = self.embed_target(patchify(latents, self.config.patch))[:, order]
+        emb = self.time(_waves(timestep).to(x.dtype))
+        shared = self.modulation(emb)
+        if cache.embedded is not None:
+            x = torch.cat([x, cache.embedded], dim=1)
+        cos, sin = cache.cos[: x.shape[1]], cache.sin[: x.shape[1]]
+        for i, block in enumerate(self.blocks):
+            modulation = _parts(shared + block.offset)
+            q, k, v = block.qkv(x, modulation, cos, sin)
+            if cache.embedded is None:
+                cache.keys[i][:, :, :split], cache.values[i][:, :, :split] = k, v
+                k, v = cache.keys[i], cache.values[i]
+            x = block.finish(x, cache.attend(q, k, v), modulation)
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order), device=order.device)
+        return self._project(x[:, :split][:, back], emb, layout)
+
+    def forward(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, "b"], conditions: Conditions) -> Tensor:
+        """What `prepare` and `predict` give, in one differentiable pass over the whole sequence; for training."""
+        layout, rule = conditions.layout, conditions.rule
+        tokens = conditions.tokens.to(latents.device)
+        split = layout.target.stop
+        cos, sin = rotary(positions(layout, self.config.rope, conditions.start).to(latents.device), self.config.rope)
+        attend = attention.prepare(tokens, tokens, rule, conditions.execution, training=True)
+        target = self.embed_target(patchify(latents, self.config.patch))
+        x = torch.cat([target, self.embed_sketch(conditions.sketch), self.embed_reference(conditions.references)], dim=1)
+        emb = self.time(_waves(timestep))
+        at_target = self.modulation(emb)
+        at_rest = self.modulation(self.time(_waves(torch.zeros_like(timestep)))) if rule.regime == "cached" else at_target
+        for block in self.blocks:
+            pairs = zip(_parts(at_target + block.offset), _parts(at_rest + block.offset), strict=True)
+            modulation = [torch.cat([a.expand(-1, split, -1), b.expand(-1, x.shape[1] - split, -1)], dim=1) for a, b in pairs]
+            q, k, v = block.qkv(x, modulation, cos, sin)
+            x = block.finish(x, attend(q, k, v), modulation)
+        return self._project(x[:, :split], emb, layout)
+
+    def _project(self, x: Tensor, emb: Tensor, layout: TokenLayout) -> Tensor:
+        shift, scale = self.final_modulation(emb)[:, None].chunk(2, dim=-1)
+        return unpatchify(self.final(self.norm(x) * (1 + scale) + shift), layout, self.config.patch)
+
+
+def _parts(modulation: Float[Tensor, "b d"]) -> list[Tensor]:
+    """shift, scale, gate of attention, then of the MLP; (b 1 d) each."""
+    return list(modulation[:, None].chunk(6, dim=-1))
+
+
+def _waves(timestep: Float[Tensor, "b"], channels: int = 64) -> Float[Tensor, "b c"]:
+    """Sinusoidal features of t in [0, 1]."""
+    speeds = torch.exp(torch.linspace(0, math.log(1000.0), channels // 2, device=timestep.device))
+    angles = timestep.float()[:, None] * speeds
+    return torch.cat([angles.cos(), angles.sin()], dim=1)

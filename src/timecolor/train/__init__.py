@@ -1,0 +1,1 @@
+"""Training of the embedded denoiser: presets, batches made on the fly, one flat loop."""

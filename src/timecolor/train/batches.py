@@ -1,0 +1,177 @@
+"""Batches from the procedural world, a pure function of (preset, step), so that a run resumes exactly."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from timecolor import codec
+from timecolor.correspondence import ALL, label_bits
+from timecolor.geometry import Clip, Compression
+from timecolor.shapes import Float, Int
+from timecolor.shot import Reference
+from timecolor.sketch import extract_lines
+from timecolor.train.presets import Bucket, Preset
+from timecolor.world import World
+
+Protocol = Literal["start frame", "arbitrary frame", "multi-reference"]
+HELD_OUT = 1_000_003  # the world seed of validation and evaluation; training never draws from it
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples of one size and one number of references.
+
+    clean: target latents in [-1, 1]. sketch, references: as the codec gives them. bits: references each target token may see.
+    character: share of each frame pixel that belongs to a character, for validation.
+    """
+
+    clean: Float[Tensor, "b f c y x"]
+    sketch: Float[Tensor, "b f 3 h w"]
+    references: Float[Tensor, "b r 4 h w"]
+    bits: Int[Tensor, "b n"]
+    character: Float[Tensor, "b f 1 h w"]
+
+
+class Steps(Dataset):
+    """The batch of every training step."""
+
+    def __init__(self, preset: Preset) -> None:
+        self.preset = preset
+
+    def __len__(self) -> int:
+        return self.preset.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        preset = self.preset
+        rng = np.random.default_rng((preset.seed, step))
+        weights = np.array([b.weight for b in preset.buckets])
+        bucket = preset.buckets[rng.choice(len(weights), p=weights / weights.sum())]
+        stage = next(s for s in preset.stages if step < s.until * preset.steps or s is preset.stages[-1])
+        shares = np.array([stage.start_frame, stage.arbitrary_frame, stage.multi_reference])
+        protocol: Protocol = ("start frame", "arbitrary frame", "multi-reference")[rng.choice(3, p=shares / shares.sum())]
+        references = 1 if protocol != "multi-reference" else int(rng.integers(2, 5))
+        first = step * max(b.batch for b in preset.buckets)
+        return make_batch(preset, bucket, protocol, references, preset.seed, range(first, first + bucket.batch), augment=True)
+
+
+def loader(preset: Preset, start: int) -> DataLoader:
+    """Batches from step `start` on, in order, made ahead by worker processes."""
+    steps = Steps(preset)
+    # Spawned, not forked: a child of a process whose thread pools run may wait for ever.
+    ahead = {"prefetch_factor": 4, "worker_init_fn": _alone, "multiprocessing_context": "spawn"} if preset.workers else {}
+    return DataLoader(steps, batch_size=None, sampler=range(start, preset.steps), num_workers=preset.workers, **ahead)
+
+
+def make_batch(
+    preset: Preset, bucket: Bucket, protocol: Protocol, references: int, seed: int, indices: range, augment: bool
+) -> Batch:
+    """One batch of the world's shots `indices`; multi-reference has the plate, then the characters, then further views of them."""
+    samples = [_sample(preset, bucket, protocol, references, seed, index, augment) for index in indices]
+    return Batch(*(torch.stack(part) for part in zip(*samples, strict=True)))
+
+
+def _sample(
+    preset: Preset, bucket: Bucket, protocol: Protocol, references: int, seed: int, index: int, augment: bool
+) -> tuple[Tensor, ...]:
+    rng = np.random.default_rng((seed, index, 7))
+    shot = World(seed=seed, height=bucket.height, width=bucket.width).shot(index)
+    clip = Clip(bucket.frames, bucket.height, bucket.width)
+    gap = int(rng.integers(1, 4))
+    first = int(rng.integers(0, shot.frames - (bucket.frames - 1) * gap))
+    moments = [first + gap * i for i in range(bucket.frames)]
+    frames = [shot.render(t) for t in moments]
+    labels = np.stack([f.labels for f in frames])
+    mirrored = augment and rng.random() < 0.5
+
+    allowed: dict[int, list[int]] = {}
+    if protocol == "multi-reference":
+        pictures, allowed = _cast(shot, references, rng)
+    else:
+        moment = 0 if protocol == "start frame" else int(rng.choice([t for t in range(shot.frames) if t not in moments]))
+        pictures = [Reference(shot.render(moment).colour, role="frame")]
+        allowed = {int(label): [0] for label in range(4)}
+    bound = protocol == "multi-reference" and (not augment or rng.random() < preset.keep_labels)
+    if augment:
+        pictures = [_varied(p, rng) for p in pictures]
+        order = rng.permutation(len(pictures)).tolist()
+        pictures = [pictures[i] for i in order]
+        allowed = {label: [order.index(r) for r in own] for label, own in allowed.items()}
+        lost = {r for r in range(len(pictures)) if rng.random() < preset.drop_reference}
+        for r in lost:  # a reference that turns out empty: the model must do without
+            pictures[r] = Reference(np.zeros_like(pictures[r].image))
+
+    if augment and rng.random() < 0.12:
+        style = ("clean", "drawn", "soft", "thick", "extracted")[int(rng.integers(5))]
+        sketch = np.stack([extract_lines(f.colour, style, bool(rng.random() < 0.7)) for f in frames])
+    else:
+        sketch = np.stack([f.sketch for f in frames])
+    fills = np.stack([f.fills for f in frames])
+    if mirrored:
+        sketch, fills, labels = (np.ascontiguousarray(x[:, :, ::-1]) for x in (sketch, fills, labels))
+
+    compression = Compression(time=1, space=preset.colour_cell, patch=preset.model.patch)
+    grid = compression.grid(clip)
+    if bound:
+        rule = "majority" if augment and rng.random() < 0.2 else "coverage"
+        bits = label_bits(torch.from_numpy(labels.astype(np.int64)), lambda k: tuple(allowed.get(k, ())), compression, rule)
+    else:
+        bits = torch.full((grid.tokens,), ALL)
+    encoded = [codec.encode_reference(*codec.letterbox(p, clip))[0] for p in pictures]
+    return (
+        codec.PixelCodec(preset.colour_cell).encode(fills)[0],
+        codec.encode_sketch(sketch)[0],
+        torch.cat(encoded) if encoded else torch.zeros(0, 4, clip.height, clip.width),
+        bits,
+        torch.from_numpy(labels > 0).float()[:, None],
+    )
+
+
+def _cast(shot, references: int, rng: np.random.Generator) -> tuple[list[Reference], dict[int, list[int]]]:
+    """Plate and characters, filled up with further views; and label -> indices."""
+    pictures: list[Reference] = [Reference(shot.plate(0), role="background")]
+    allowed: dict[int, list[int]] = {0: [0]}
+    for k in range(1, shot.characters + 1):
+        if len(pictures) < references:
+            allowed[k] = [len(pictures)]
+            pictures.append(shot.character(k, int(rng.integers(0, 3))))
+    variant = 3
+    while len(pictures) < references:
+        k = int(rng.integers(0, shot.characters + 1))
+        allowed.setdefault(k, []).append(len(pictures))
+        pictures.append(shot.character(k, variant) if k else Reference(shot.plate(shot.frames - 1), role="background"))
+        variant += 1
+    return pictures, allowed
+
+
+def _varied(picture: Reference, rng: np.random.Generator) -> Reference:
+    """The same picture mirrored, smaller or nearer, or without its alpha."""
+    image, alpha = picture.image, picture.alpha
+    if rng.random() < 0.5:
+        image = np.ascontiguousarray(image[:, ::-1])
+        alpha = None if alpha is None else np.ascontiguousarray(alpha[:, ::-1])
+    if rng.random() < 0.4:
+        h, w = image.shape[:2]
+        scale = float(rng.uniform(0.6, 1.5))
+        x, y = ((1 - scale) * np.array([w, h]) / 2 * (1 + rng.uniform(-0.3, 0.3, 2))).tolist()
+        move = np.array([[scale, 0, x], [0, scale, y]], np.float32)
+        edge = cv2.BORDER_REPLICATE if alpha is None else cv2.BORDER_CONSTANT
+        image = cv2.warpAffine(image, move, (w, h), flags=cv2.INTER_AREA, borderMode=edge)
+        if alpha is not None:
+            moved = cv2.warpAffine(alpha, move, (w, h), flags=cv2.INTER_LINEAR)
+            image, alpha = (image, moved) if moved.any() else (picture.image, picture.alpha)
+    if alpha is not None and rng.random() < 0.3:  # cut-outs often come as a picture on black or on white paper
+        on_black = Reference(image, alpha).on_black
+        white = rng.random() < 0.5
+        image, alpha = on_black + ((255 - alpha)[..., None] if white else np.uint8(0)), None
+    return Reference(image, alpha, picture.role, picture.name)
+
+
+def _alone(_worker: int) -> None:
+    """A worker uses one thread; the model has the others."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)

@@ -1,0 +1,70 @@
+"""Presets: named, typed, few. A run writes the one it used into its folder."""
+
+from dataclasses import dataclass, replace
+
+from timecolor.toon import ToonConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the curriculum: until this share of the steps, protocols are drawn with these weights."""
+
+    until: float
+    start_frame: float
+    arbitrary_frame: float
+    multi_reference: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Batches of one size. height, width: working pixels. weight: how often it is drawn."""
+
+    height: int
+    width: int
+    frames: int
+    batch: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """All that decides a run. steps: length of the run; the learning rate falls to 0 over the last `cooldown` of it."""
+
+    model: ToonConfig = ToonConfig()
+    colour_cell: int = 1  # pixels per target latent, the codec's stride
+    buckets: tuple[Bucket, ...] = (Bucket(64, 96, 2, 16, 1.0),)
+    # TimeColor's curriculum: each protocol joins after the one before, which stays mixed in.
+    stages: tuple[Stage, ...] = (Stage(0.1, 1, 0, 0), Stage(0.25, 1, 2, 0), Stage(1.0, 1, 1, 3))
+    steps: int = 10_000
+    rate: float = 2e-3
+    warmup: int = 100
+    cooldown: float = 0.3
+    ema: float = 0.998
+    shift: float = 3.0
+    keep_labels: float = 0.7  # share of labelled shots whose labels are used; the others see every reference
+    drop_reference: float = 0.05
+    seed: int = 0
+    workers: int = 1
+    checkpoint_every: int = 250
+    log_every: int = 25
+    validate_every: int = 500
+    validation_shots: int = 48
+
+
+TOON = Preset()
+
+PRESETS: dict[str, Preset] = {
+    "toon": TOON,
+    "debug": replace(
+        TOON,
+        model=ToonConfig(width=64, layers=2, heads=1),
+        buckets=(Bucket(32, 48, 2, 2, 1.0),),
+        steps=4,
+        warmup=1,
+        workers=0,
+        checkpoint_every=2,
+        log_every=1,
+        validate_every=4,
+        validation_shots=2,
+    ),
+}
