@@ -109,7 +109,7 @@ def test_alpha_comes_back(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
-@pytest.mark.parametrize("size", [(32, 32), (33, 47)])
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (1, 1)])
 def test_flat_colours_come_back_within_2_from_lossy_outputs(tmp_path, name, size):
     frames = flats(200, *size)
     path = tmp_path / name
@@ -622,6 +622,10 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path):
     (tmp_path / "file").write_text("mine")
     assert "is a file" in message(ClipWriter, tmp_path / "file", 8, 8, 24, overwrite=True)
     (tmp_path / "a.png").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    assert "is a link to a folder; name the folder itself" in message(ClipWriter, tmp_path / "link", 8, 8, 24, True)
+    assert "is no name for an output" in message(ClipWriter, "/", 8, 8, 24)
     assert "is a folder; name a file" in message(write_image, tmp_path / "a.png", clip(1)[0], overwrite=True)
 
 

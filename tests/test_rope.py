@@ -92,7 +92,7 @@ def test_text_is_not_rotated():
 
 
 def test_periods_repeat():
-    rope = replace(TOON_ROPE, periods=(2, 3, 4, 6, 8, 16, 32, 96))
+    rope = replace(TOON_ROPE, dims=(16, 12, 12), periods=(2, 3, 4, 6, 8, 16, 32, 96))
     a, _ = rotary(torch.tensor([[5, 0, 0]]), rope)
     b, _ = rotary(torch.tensor([[5 + 96, 0, 0]]), rope)
     torch.testing.assert_close(a, b, atol=1e-4, rtol=0)

@@ -1,8 +1,9 @@
 """The façade: the only place that walks the whole way from a shot to coloured frames at its own size."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -137,6 +138,35 @@ class Colorizer:
         total = grid.tokens + grid.tokens * (options.steps if options.regime == "cached" else 2 * options.steps)
         return Need(working, grid, piece, 2 * grid.tokens + references * grid.per_frame, kv + activations + pictures, total * per_token)
 
+    @torch.inference_mode()
+    def measured_seconds(self, need: Need, references: int, options: ColorizeOptions) -> float:
+        """Time of the network's part of a job, from a run of a few drawings at the job's working size."""
+        few = Grid(min(3, need.grid.frames), need.grid.height, need.grid.width)
+        layout = TokenLayout(few, references)
+        patch = self.denoiser.config.patch
+        rule = Rule(options.regime, options.window)
+        size = (need.working.height, need.working.width)
+        conditions = Conditions(
+            layout,
+            shot_tokens(layout, unlabelled(few)).to(self.device),
+            torch.zeros(1, few.frames, 3, *size, device=self.device, dtype=self.dtype),
+            torch.zeros(1, references, 4, *size, device=self.device, dtype=self.dtype),
+            rule,
+            options.execution,
+        )
+        latents = torch.zeros(1, few.frames, 3, few.height * patch, few.width * patch, device=self.device, dtype=self.dtype)
+        seconds = []
+        for _ in range(2):  # the first run warms up
+            started = time.perf_counter()
+            cache = self.denoiser.prepare(conditions)
+            for _ in range(options.steps):
+                self.denoiser.predict(latents, torch.ones(1, device=self.device), cache)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - started)
+        few_need = self.need(Clip(few.frames, *size), references, replace(options, size=min(size)))
+        return seconds[-1] * need.operations / few_need.operations
+
     def colorize(
         self,
         shot: Shot,
@@ -259,7 +289,7 @@ class Colorizer:
         short = options.size or self.short_side
         while short > self.compression.cell:
             short -= self.compression.cell
-            smaller = ColorizeOptions(steps=options.steps, size=short, window=1)
+            smaller = replace(options, size=short, window=1)
             if self.need(shot, references, smaller).memory_bytes <= free:
                 raise MemoryError(
                     f"the job needs {need / 2**30:.1f} GiB but {free / 2**30:.1f} GiB are free; size {short} with window 1 would fit"

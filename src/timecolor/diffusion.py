@@ -29,20 +29,23 @@ def schedule(steps: int, shift: float = 3.0) -> Float[Tensor, "s"]:
     """
     if steps < 1:
         raise ValueError(f"got {steps} steps; give at least 1")
-    u = torch.linspace(1, 0, steps + 1)
-    return shift * u / (1 + (shift - 1) * u)
+    return _shifted(torch.linspace(1, 0, steps + 1), shift)
 
 
-def training_times(batch: int, generator: torch.Generator, shift: float = 3.0, pure: float = 0.25) -> Float[Tensor, "b"]:
+def training_times(batch: int, generator: torch.Generator, shift: float = 3.0, pure: float = 0.35) -> Float[Tensor, "b"]:
     """Random times in (0, 1], shifted as in `schedule`; a share `pure` of them is exactly 1, where sampling starts."""
     u = torch.rand(batch, generator=generator)
-    t = shift * u / (1 + (shift - 1) * u)
-    return torch.where(torch.rand(batch, generator=generator) < pure, torch.ones(batch), t.clamp(min=0.02))
+    t = _shifted(u, shift).clamp(min=0.02)
+    return torch.where(torch.rand(batch, generator=generator) < pure, torch.ones(batch), t)
 
 
 def loss(prediction: Float[Tensor, "b ..."], clean: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
     """Squared error of the predicted clean target, per sample. Target frames only, as published: nothing else is predicted."""
     return (prediction.float() - clean.float()).square().flatten(1).mean(1)
+
+
+def _shifted(u: Tensor, shift: float) -> Tensor:
+    return u / (u + (1 - u) / shift)  # exact at both ends
 
 
 def _like(timestep: Tensor, x: Tensor) -> Tensor:

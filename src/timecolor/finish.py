@@ -1,11 +1,12 @@
 """Coarse colours from a model + the artist's line art → the final frame, at the sketch's own size.
 
-The model says what colour an area has, the sketch says where it ends: closed regions of the sketch vote on one colour each; where the colours
-inside a region really vary, they are spread smoothly up to its lines and not across. The lines themselves are the sketch's, never redrawn.
-Pure functions of one frame.
+The model says which colour an area has, the sketch says where the area ends. Closed regions of the sketch take one colour each:
+the one that explains the model's cells best, a cell that straddles regions being taken as their mixture. Where a region's colours
+really vary, what one colour leaves unexplained is spread up to its lines and never across. The lines are the sketch's own, never
+redrawn. Pure functions of one frame.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,16 +19,14 @@ Lines = Literal["keep", "model", "none"]
 Fill = Literal["flat", "smooth", "auto"]
 PaletteMode = Literal["snap", "free"]
 
-NO_PALETTE = np.zeros((0, 3), np.uint8)
-
 
 @dataclass(frozen=True, slots=True)
 class FinishOptions:
     """How the final frame is made.
 
     lines: "keep" = the sketch's own lines on top; "none" = the colour layer alone; "model" = the model's picture, only resized.
-    fill: "flat" = one colour a region; "smooth" = colours spread up to the lines; "auto" = smooth where a region's colours really vary.
-    palette: "snap" = a flat region near a colour of its references takes exactly that colour.
+    fill: "flat" = one colour a region; "smooth" = colours vary inside every region; "auto" = only where they vary beyond noise.
+    palette: "snap" = a region near a flat colour of its references takes exactly that colour; "free" = colours stay as found.
     """
 
     lines: Lines = "keep"
@@ -35,52 +34,74 @@ class FinishOptions:
     palette: PaletteMode = "snap"
 
 
-# Opacity below this is paper grain and compression noise.
+DEFAULT = FinishOptions()
+
+# Sketch: opacity below GRAIN is paper grain and compression noise, from LINE on a pixel parts regions.
 GRAIN = 0.06
-# A pixel at least this opaque keeps regions apart.
 LINE = 0.25
-GAPS = (2.0, 1.0, 0.0)
-# CIE Lab distance up to which a region takes a palette colour, and above which colours inside a region count as different.
-SNAP = 8.0
-VARIES = 2.5
-NOISE = 2.8
-PAINTED_VARIES = 1.0
-PAINTED_NOISE = 1.5
-DEEP = 1
-HOLD = 0.15
-# Blurs of the model's picture that are tried, standard deviation in cells; and the error of a cell, RGB distance, from which it is doubted.
+# Half-widths of the gaps in lines that stay closed, in pixels of a 480-line picture, widest first; 0 lets narrow regions in.
+GAPS = (1.5, 0.75, 0.0)
+# Free spots up to this many pixels of a 480-line picture are holes in a rough line, not regions.
+HOLE = 6
+
+# Blurs of the model's picture that are tried, standard deviation in cells; weights of the window that tells what is well inside.
 BLURS = (0.0, 0.6, 1.0)
+WINDOW = (0.239, 0.522, 0.239)
+# A cell this far (RGB, 0..1) from what its regions' colours explain is doubted: the model is wrong there.
 OUTLIER = 0.2
-KERNEL = (0.239, 0.522, 0.239)
+# How much a region's vote weighs against the cells it is mixed in: in any case, and for each cell well inside.
+HOLD = 0.15
+HOLD_INSIDE = 0.3
+HOLD_PAINTED = 1.0
+
+# CIE Lab distance up to which a region takes a palette's colour.
+SNAP = 8.0
+SNAP_WHITE = 3.0
+# Spread of colours (CIE Lab) inside a region from which it is shaded, alone and as a multiple of the frame's noise. A region
+# whose colour is no flat colour of its references is believed sooner.
+VARIES, VARIES_NOISE = 2.5, 2.8
+STRAY_VARIES, STRAY_NOISE = 1.0, 1.5
+# A reference with less than this share of flat colours is painted and has no palette.
+FLAT_ART = 0.15
 
 
 def finish(
     colours: np.ndarray,
     sketch: np.ndarray,
-    options: FinishOptions = FinishOptions(),
+    options: FinishOptions = DEFAULT,
     palette: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     palettes: Mapping[int, np.ndarray] | None = None,
 ) -> np.ndarray:
     """The final frame, uint8 (h, w, 3).
 
-    colours: float32 (h', w', 3) in [0, 1], any size; fills as if no lines were there. sketch: uint8 (h, w, 3).
-    palette: uint8 (k, 3), None = nothing to snap to. labels: integers (h, w); a region of a label named in `palettes` snaps to that
-    label's palette alone, any other to `palette`.
+    colours: float (h', w', 3) in [0, 1], any size; fills as if no lines were there. sketch: uint8 (h, w, 3).
+    palette: uint8 (k, 3); None = not known; k = 0 = the references are painted. labels: integers (h, w), None = none.
+    palettes: label -> its palette; a region of a label named here snaps to that palette alone, any other to `palette`.
     """
     h, w = sketch.shape[:2]
     if options.lines == "model":
-        return _uint8(cv2.resize(colours, (w, h), interpolation=cv2.INTER_CUBIC if h > colours.shape[0] else cv2.INTER_AREA))
+        how = cv2.INTER_AREA if h < colours.shape[0] or w < colours.shape[1] else cv2.INTER_CUBIC
+        return _uint8(cv2.resize(colours.astype(np.float32), (w, h), interpolation=how))
     ink = _Ink.of(sketch)
     areas = _regions(ink.opacity)
     cells = _Cells.of(_coarse(colours, h, w), areas)
-    voted, blur = cells.unmix(cells.vote())
-    flat, painted = _snap(voted, cells, options, palette, labels, palettes or {}, areas)
+    bound = list(_bound(areas, cells.areas, palette, labels, palettes or {}))
+    stray, painted = np.zeros(cells.areas, bool), np.zeros(cells.areas, bool)
+    for mine, known in bound:
+        painted[mine] = not len(known)
+    found, blur = cells.unmix(painted)
+    flat = _uint8(found)
+    for mine, known in bound:
+        snapped, stray[mine] = _snap(flat[mine], known)
+        if options.palette == "snap":
+            flat[mine] = snapped
     fills = flat[areas]
-    if options.fill != "flat":
-        shading = cells.shading(voted, blur)
-        for area in shading.varying(painted) if options.fill == "auto" else range(cells.areas):
-            _shade(fills, areas, area, shading, voted[area])
+    if options.fill == "auto":
+        shading = cells.shading(found, blur)
+        shading.paint(fills, areas, shading.varying(stray, painted))
+    elif options.fill == "smooth":
+        cells.shading(found, blur).paint(fills, areas, np.arange(cells.areas))
     return fills if options.lines == "none" else ink.over(fills)
 
 
@@ -93,19 +114,30 @@ def regions(sketch: np.ndarray) -> np.ndarray:
 
 
 def palette_of(references: Sequence[Reference]) -> np.ndarray:
-    """The flat colours in the references, uint8 (k, 3), largest area first: no lines, no anti-aliasing, no gradients."""
-    counts: dict[tuple[int, int, int], int] = {}
+    """The flat colours in the references, uint8 (k, 3), largest area first.
+
+    Lines, anti-aliasing and gradients are left out, and so is a painted reference, where hardly anything is flat.
+    """
+    counts: dict[tuple[int, ...], int] = {}
     for reference in references:
         for colour, count in _flat_colours(reference):
             counts[colour] = max(counts.get(colour, 0), count)
-    ranked = sorted(counts, key=lambda colour: (-counts[colour], colour))
-    return _distinct(np.array(ranked, np.uint8).reshape(-1, 3), 2.0)
+    ranked = np.array(sorted(counts, key=lambda colour: (-counts[colour], colour)), np.uint8).reshape(-1, 3)
+    lab = _lab(ranked)
+    kept: list[int] = []
+    for i in range(len(ranked)):
+        if not kept or np.linalg.norm(lab[kept] - lab[i], axis=1).min() > 2:
+            kept.append(i)
+    return ranked[kept]
 
 
 def palettes_of(references: Sequence[Reference], labels: Labels, present: Iterable[int]) -> dict[int, np.ndarray]:
     """For each label present: the palette of the references that may colour it."""
-    known = {label: [r for r in labels.references_of(label) if 0 <= r < len(references)] for label in present}
-    return {label: palette_of([references[r] for r in bound]) for label, bound in known.items()}
+    bound = {label: [r for r in labels.references_of(label) if 0 <= r < len(references)] for label in present}
+    return {label: palette_of([references[r] for r in indices]) for label, indices in bound.items() if indices}
+
+
+# Colours
 
 
 def _uint8(image: np.ndarray) -> np.ndarray:
@@ -114,16 +146,93 @@ def _uint8(image: np.ndarray) -> np.ndarray:
 
 def _lab(colours: np.ndarray) -> np.ndarray:
     """sRGB (..., 3), uint8 or in [0, 1] → CIE Lab, float32."""
-    scaled = colours.astype(np.float32) / 255 if colours.dtype == np.uint8 else colours.astype(np.float32)
+    if not colours.size:
+        return np.zeros(colours.shape, np.float32)
+    scaled = colours.astype(np.float32) / 255 if colours.dtype == np.uint8 else colours.clip(0, 1).astype(np.float32)
     return cv2.cvtColor(np.ascontiguousarray(scaled.reshape(-1, 1, 3)), cv2.COLOR_RGB2LAB).reshape(colours.shape)
+
+
+def _snap(colours: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (n, 3) moved to the palette's nearest where that is near, and which ones found none near: uint8 (n, 3), bool (n,)."""
+    white = np.full((1, 3), 255, np.uint8)
+    lab, known = _lab(colours), _lab(np.concatenate([palette, white]))
+    distance = np.linalg.norm(lab[:, None] - known[None], axis=2)
+    # Paper that stays bare is in no palette; it must be very near to be meant.
+    distance[:, -1] *= SNAP / SNAP_WHITE
+    best = distance.argmin(axis=1)
+    near = distance.min(axis=1) <= SNAP
+    return np.where(near[:, None], np.concatenate([palette, white])[best], colours), ~near
+
+
+def _bound(
+    areas: np.ndarray, count: int, palette: np.ndarray | None, labels: np.ndarray | None, palettes: Mapping[int, np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Regions (indices) with the palette they may snap to. A region belongs to the label that most of it lies in."""
+    if labels is None:
+        values, own = np.zeros(1, np.int64), np.zeros(count, np.int64)
+    else:
+        values, index = np.unique(labels, return_inverse=True)
+        votes = np.bincount(areas.ravel() * np.int64(len(values)) + index.ravel(), minlength=count * len(values))
+        own = votes.reshape(count, -1).argmax(axis=1)
+    for i, value in enumerate(values):
+        known = palette if labels is None else palettes.get(int(value), palette)
+        if known is not None:
+            yield np.flatnonzero(own == i), known
+
+
+def _flat_colours(reference: Reference) -> list[tuple[tuple[int, ...], int]]:
+    """Colours of a reference's flat areas with their pixel counts; none of a painted reference."""
+    image = reference.image
+    h, w = image.shape[:2]
+    # A window wider than a line: lines and their anti-aliasing are nowhere flat in it.
+    side = 2 * max(1, round(min(h, w) / 400)) + 1
+    window = np.ones((side, side), np.uint8)
+    flat = cv2.subtract(cv2.dilate(image, window), cv2.erode(image, window)).max(axis=2) <= 3
+    shown = np.ones((h, w), bool) if reference.alpha is None else reference.alpha > 250
+    if reference.alpha is None and _on_black(image):
+        shown = image.any(axis=2)
+    flat &= cv2.erode(np.asarray(shown, np.uint8), window, borderType=cv2.BORDER_REPLICATE) > 0
+    packed, counts = np.unique(image[flat].astype(np.int64) @ np.array([65536, 256, 1]), return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:4096]
+    counts = counts[order]
+    colours = np.stack([packed[order] >> 16, packed[order] >> 8 & 255, packed[order] & 255], axis=1).astype(np.uint8)
+    found = _peaks(colours, counts, max(12.0, 2e-5 * h * w))
+    return found if sum(count for _, count in found) > FLAT_ART * shown.sum() else []
+
+
+def _on_black(image: np.ndarray) -> bool:
+    """Whether this is a cut-out that stands on black: that black is no paint."""
+    rim = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    return bool((~rim.any(axis=1)).mean() > 0.5)
+
+
+def _peaks(colours: np.ndarray, counts: np.ndarray, smallest: float) -> list[tuple[tuple[int, ...], int]]:
+    """Colours (k, 3), most frequent first, that stand alone with what compression scatters around them; gradients do not."""
+    lab = _lab(colours)
+    left = np.ones(len(colours), bool)
+    found: list[tuple[tuple[int, ...], int]] = []
+    for i in range(len(colours)):
+        if not left[i] or counts[i] < 3:
+            continue
+        distance = np.linalg.norm(lab - lab[i], axis=1)
+        core = counts[distance <= 2].sum()
+        left &= distance > 3
+        if core >= smallest and core > 0.6 * counts[distance <= 6].sum():
+            found.append((tuple(colours[i].tolist()), int(core)))
+        if len(found) >= 64:
+            break
+    return found
+
+
+# The sketch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ink:
     """How a sketch is inked.
 
-    opacity: float32 (h, w) in [0, 1], 0 = bare paper. stretch: float32 (h, w), how far a pixel's colour must move away from
-    the paper's to be the ink's own. paper: float32 (3,) in 0..255.
+    sketch: uint8 (h, w, 3). opacity: float32 (h, w) in [0, 1], 0 = bare paper. stretch: float32 (h, w), how far a pixel's colour
+    must move away from the paper's to be the ink's own. paper: float32 (3,) in 0..255.
     """
 
     sketch: np.ndarray
@@ -136,12 +245,11 @@ class _Ink:
         """Darkness against the paper, where what the darkest strokes reach counts as full (pencil need not be black)."""
         planes = cv2.split(sketch)
         paper = np.array([_paper_level(plane) for plane in planes], np.float32)
-        sheen = [cv2.LUT(plane, _to_255(np.arange(256) / level)) for plane, level in zip(planes, paper, strict=True)]
+        sheen = [cv2.LUT(plane, _uint8(np.arange(256) / level)) for plane, level in zip(planes, paper, strict=True)]
         low = cv2.min(cv2.min(sheen[0], sheen[1]), sheen[2])
-        high = cv2.max(cv2.max(sheen[0], sheen[1]), sheen[2])
-        dark = 255 - low
+        dark = cv2.bitwise_not(low)
         full = _full_ink(dark)
-        coloured = cv2.subtract(high, low) > 76
+        coloured = cv2.subtract(cv2.max(cv2.max(sheen[0], sheen[1]), sheen[2]), low) > 76
         if not coloured.any():
             steps = np.arange(256, dtype=np.float32)
             return _Ink(sketch, cv2.LUT(dark, _opacity(steps, full)), cv2.LUT(dark, _stretch(steps, full)), paper)
@@ -157,13 +265,8 @@ class _Ink:
         a = self.opacity[inked][:, None]
         line = self.sketch[inked]
         ink = np.clip(self.paper + (line - self.paper) * self.stretch[inked][:, None], 0, 255)
-        mixed = (a * ink + (1 - a) * fills[inked] + 0.5).astype(np.uint8)
-        out[inked] = np.where(a >= 1, line, mixed)
+        out[inked] = np.where(a >= 1, line, (a * ink + (1 - a) * fills[inked] + 0.5).astype(np.uint8))
         return out
-
-
-def _to_255(values: np.ndarray) -> np.ndarray:
-    return (np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _counts(plane: np.ndarray) -> np.ndarray:
@@ -178,11 +281,11 @@ def _paper_level(plane: np.ndarray) -> int:
 
 def _full_ink(dark: np.ndarray) -> float:
     """The darkness, 0..255, that the darkest twentieth of all ink reaches."""
-    counts = _counts(dark)[round(LINE * 255) :]
-    if not counts.sum():
+    lightest = round(LINE * 255)
+    counts = _counts(dark)[lightest:]
+    if not counts.any():
         return 255.0
-    reach = int((counts.cumsum() >= 0.95 * counts.sum()).argmax())
-    return float(max(round(LINE * 255) + reach, 90))
+    return float(max(lightest + int((counts.cumsum() >= 0.95 * counts.sum()).argmax()), 90))
 
 
 def _opacity(dark: np.ndarray, level: np.ndarray | float) -> np.ndarray:
@@ -194,20 +297,21 @@ def _stretch(dark: np.ndarray, level: np.ndarray | float) -> np.ndarray:
 
 
 def _regions(opacity: np.ndarray) -> np.ndarray:
-    free = (opacity <= LINE).astype(np.uint8)
+    free = (opacity < LINE).astype(np.uint8)
     if free.all() or not free.any():
         return np.zeros(opacity.shape, np.int32)
     room = cv2.distanceTransform(free, cv2.DIST_L2, 3)
     unit = max(1.0, min(opacity.shape) / 480)
     labels = np.zeros(opacity.shape, np.int32)
-    for radius in GAPS:
-        labels = _grow(labels, room > radius * unit, 6 * unit * unit if radius == 0 else 0)
+    for gap in GAPS:
+        labels = _grow(labels, room > gap * unit, HOLE * unit * unit if gap == 0 else 0)
     return _nearest(labels) - 1 if labels.any() else labels
 
 
 def _grow(labels: np.ndarray, free: np.ndarray, smallest: float) -> np.ndarray:
-    """Extend labels (0 = none) over the free pixels: a free part with no label becomes a new one if it is larger than `smallest`."""
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(free.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)
+    """Extend labels (0 = none) over the free pixels; a free part without any is a new label if larger than `smallest` pixels."""
+    found = cv2.connectedComponentsWithStats(free.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S)
+    count, parts, sizes = found[0], np.asarray(found[1], np.int32), found[2][:, cv2.CC_STAT_AREA]
     known = int(labels.max())
     part_of = np.zeros(known + 1, np.int32)
     # Free parts only grow from step to step, so every pixel of a label names the same part.
@@ -215,7 +319,7 @@ def _grow(labels: np.ndarray, free: np.ndarray, smallest: float) -> np.ndarray:
     inside = np.bincount(part_of[1:], minlength=count)
     owner = np.zeros(count, np.int32)
     owner[part_of[1:]] = np.arange(1, known + 1)
-    fresh = (inside == 0) & (stats[:, cv2.CC_STAT_AREA] > smallest)
+    fresh = (inside == 0) & (sizes > smallest)
     contested = inside > 1
     fresh[0] = contested[0] = False
     owner[fresh] = known + 1 + np.arange(fresh.sum())
@@ -235,11 +339,15 @@ def _nearest(labels: np.ndarray) -> np.ndarray:
     empty = labels == 0
     if not empty.any():
         return labels
-    _, index = cv2.distanceTransformWithLabels(empty.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    lookup = np.zeros(int(index.max()) + 1, np.int32)
+    found = cv2.distanceTransformWithLabels(empty.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    index = np.asarray(found[1], np.int32)
     seen = np.flatnonzero(~empty)
+    lookup = np.zeros(int(index.max()) + 1, np.int32)
     lookup[index.ravel()[seen]] = labels.ravel()[seen]
     return lookup[index]
+
+
+# The model's cells
 
 
 def _coarse(colours: np.ndarray, h: int, w: int) -> np.ndarray:
@@ -250,10 +358,10 @@ def _coarse(colours: np.ndarray, h: int, w: int) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cells:
-    """The model's colour cells cut along the regions: one entry for each (cell, region) that overlap, in order of cell, then region.
+    """The model's colour cells cut along the regions: one entry for each cell and region that overlap, by cell, then by region.
 
-    colours: float32 (h', w', 3). cell, area: int64 (n,), the entry's cell (flat index) and region. share: float64 (n,), part of the cell
-    inside the region. deep: float64 (n,), the same over the cell's neighbourhood. areas: number of regions.
+    colours: float32 (h', w', 3). cell, area: int64 (n,), the entry's cell (flat index) and region. share: float64 (n,), the part
+    of the cell inside the region. deep: float64 (n,), the same over the cell's neighbourhood. areas: number of regions.
     """
 
     colours: np.ndarray
@@ -280,83 +388,82 @@ class _Cells:
         share = pixels / np.bincount(cell, pixels)[cell]
         return _Cells(colours, cell, area, share, _neighbourhood(keys, count, share, (rows, columns)), count)
 
-    @property
-    def values(self) -> np.ndarray:
-        """Each entry's cell colour, (n, 3)."""
-        return self.colours.reshape(-1, 3)[self.cell].astype(np.float64)
-
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sum of the entries' values (n, k) over each region, (areas, k)."""
         return np.stack([np.bincount(self.area, column, self.areas) for column in values.T], axis=1)
 
-    def mean(self, weight: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Weighted mean over each region, (areas, k)."""
-        return self.sums(weight[:, None] * values) / np.maximum(np.bincount(self.area, weight, self.areas), 1e-12)[:, None]
-
     def vote(self) -> np.ndarray:
-        """The colour most of a region agrees on, (areas, 3): a geometric median of the cells well inside, then the mode next to it."""
-        values = self.values
+        """The colour most of a region agrees on, (areas, 3): geometric median of the cells well inside, then the mode by it."""
+        values = self.colours.reshape(-1, 3)[self.cell].astype(np.float64)
         base = np.maximum(self.share * self.deep**3, 1e-9)
-        centre = self.mean(base, values)
+
+        def mean(weight: np.ndarray, of: np.ndarray) -> np.ndarray:
+            return self.sums(weight[:, None] * of) / np.bincount(self.area, weight, self.areas)[:, None]
+
+        centre = mean(base, values)
         for _ in range(8):
             away = np.linalg.norm(values - centre[self.area], axis=1)
-            centre = self.mean(base / np.maximum(away, 0.02), values)
+            centre = mean(base / np.maximum(away, 0.02), values)
         away = np.linalg.norm(values - centre[self.area], axis=1)
         # As wide as the region's own scatter: a narrower window would follow the noise.
-        width = np.maximum(self.mean(base, away[:, None]), 0.05)[self.area, 0]
+        width = np.maximum(mean(base, away[:, None]), 0.05)[self.area, 0]
         for _ in range(5):
             off = ((values - centre[self.area]) ** 2).sum(axis=1)
-            centre = self.mean(base * np.exp(-off / (2 * width**2)) + 1e-9 * base, values)
+            centre = mean(base * (np.exp(-off / (2 * width**2)) + 1e-9), values)
         return centre
 
-    def paint(self, flat: np.ndarray, blur: float) -> np.ndarray:
-        """What the model would have shown, had every region the colour `flat` (areas, 3): float64 (h', w', 3)."""
+    def explain(self, flat: np.ndarray, blur: float) -> np.ndarray:
+        """What the model would show, had every region the colour `flat` (areas, 3): (h', w', 3)."""
         starts = np.flatnonzero(np.diff(self.cell, prepend=-1))
         return _blur(np.add.reduceat(self.share[:, None] * flat[self.area], starts).reshape(self.colours.shape), blur)
 
     def gather(self, cells: np.ndarray, blur: float) -> np.ndarray:
-        """The transpose of `paint`: (h', w', 3) → (areas, 3)."""
+        """The transpose of `explain`: (h', w', 3) → (areas, 3)."""
         return self.sums(self.share[:, None] * _blur(cells, blur).reshape(-1, 3)[self.cell])
 
-    def unmix(self, voted: np.ndarray) -> tuple[np.ndarray, float]:
-        """Region colours (areas, 3) that explain the cells best, mixed cells taken as mixtures, and the blur that explains them best.
+    def unmix(self, painted: np.ndarray) -> tuple[np.ndarray, float]:
+        """Region colours (areas, 3) that explain the cells best, and the blur of the model's picture that does so.
 
-        A robust least squares around the vote.
+        painted: bool (areas,), regions where mixtures of flat colours explain little, so that their vote counts more.
         """
-        truth = self.colours.astype(np.float64)
-        # A region with cells well inside knows its colour: its vote counts more than cells at its rim.
-        hold = (HOLD + 0.3 * np.bincount(self.area, self.share * self.deep**5, self.areas))[:, None]
-        solved = [(*self._solve(truth, voted, hold, blur), blur) for blur in BLURS]
-        flat, _, blur = min(solved, key=lambda found: found[1])
-        return flat, blur
+        vote = self.vote()
+        # A region with cells well inside knows its colour, and need not follow the cells at its rim.
+        inside = np.bincount(self.area, self.share * self.deep**5, self.areas)
+        hold = (np.where(painted, HOLD_PAINTED, HOLD) + HOLD_INSIDE * inside)[:, None]
+        tried = [(*self._solve(vote, hold, vote, blur, rounds=2), blur) for blur in BLURS]
+        flat, _, blur = min(tried, key=lambda found: found[1])
+        flat, _ = self._solve(vote, hold, flat, blur, rounds=3)
+        return np.clip(flat, 0, 1), blur
 
-    def _solve(self, truth: np.ndarray, voted: np.ndarray, hold: np.ndarray, blur: float) -> tuple[np.ndarray, float]:
-        """The colours and their cost for one blur: conjugate gradients inside, weights against outliers outside."""
-        flat = voted
+    def _solve(self, vote: np.ndarray, hold: np.ndarray, flat: np.ndarray, blur: float, rounds: int) -> tuple[np.ndarray, float]:
+        """Least squares around the vote, from `flat` on, and its cost: conjugate gradients, outliers weighed anew each round."""
         cost = 0.0
-        for _ in range(5):
-            error = truth - self.paint(flat, blur)
-            away = np.linalg.norm(error, axis=2, keepdims=True)
-            trust = np.minimum(OUTLIER / np.maximum(away, 1e-6), 1) ** 2
-            step = residual = self.gather(trust * error, blur) + hold * (voted - flat)
+        for _ in range(rounds):
+            error = self.colours - self.explain(flat, blur)
+            trust = np.minimum(OUTLIER / np.maximum(np.linalg.norm(error, axis=2, keepdims=True), 1e-6), 1) ** 2
+            step = residual = self.gather(trust * error, blur) + hold * (vote - flat)
             power = (residual**2).sum(axis=0)
             for _ in range(8):
-                turned = self.gather(trust * self.paint(step, blur), blur) + hold * step
+                turned = self.gather(trust * self.explain(step, blur), blur) + hold * step
                 length = power / np.maximum((step * turned).sum(axis=0), 1e-12)
                 flat = flat + length * step
                 residual = residual - length * turned
                 before, power = power, (residual**2).sum(axis=0)
                 step = residual + power / np.maximum(before, 1e-12) * step
+            away = np.linalg.norm(self.colours - self.explain(flat, blur), axis=2)
             cost = float((np.minimum(away, OUTLIER) ** 2).mean())
-        return np.clip(flat, 0, 1), cost
+        return flat, cost
 
     def shading(self, flat: np.ndarray, blur: float) -> "_Shading":
         """What the regions' flat colours leave unexplained."""
-        return _Shading(self, (self.colours - self.paint(flat, blur)).astype(np.float32), flat)
+        order = np.argsort(self.area, kind="stable")
+        bounds = np.searchsorted(self.area[order], np.arange(self.areas + 1))
+        rest = (self.colours - self.explain(flat, blur)).astype(np.float32)
+        return _Shading(self, flat, blur, rest, order, bounds)
 
 
 def _neighbourhood(keys: np.ndarray, count: int, share: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """For each entry, its region's share of the 3 by 3 cells around (a small Gaussian; beyond the picture counts as the cell itself)."""
+    """For each entry, its region's share of the 3 by 3 cells around; beyond the picture counts as the cell at the rim."""
     rows, columns = shape
     cell, area = keys // count, keys % count
     total = np.zeros(len(keys))
@@ -364,13 +471,13 @@ def _neighbourhood(keys: np.ndarray, count: int, share: np.ndarray, shape: tuple
         y = np.clip(cell // columns + dy - 1, 0, rows - 1)
         x = np.clip(cell % columns + dx - 1, 0, columns - 1)
         wanted = (y * columns + x) * count + area
-        found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        total += KERNEL[dy] * KERNEL[dx] * np.where(keys[found] == wanted, share[found], 0)
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        total += WINDOW[dy] * WINDOW[dx] * np.where(keys[at] == wanted, share[at], 0)
     return total
 
 
 def _blur(cells: np.ndarray, sigma: float) -> np.ndarray:
-    # This border makes the blur its own transpose.
+    # With this border the blur is its own transpose.
     return cv2.GaussianBlur(cells, (5, 5), sigma, borderType=cv2.BORDER_REFLECT) if sigma else cells
 
 
@@ -378,21 +485,29 @@ def _blur(cells: np.ndarray, sigma: float) -> np.ndarray:
 class _Shading:
     """How the model's colours differ from flat regions.
 
-    rest: float32 (h', w', 3), cell minus the mixture of its regions' flat colours. flat: (areas, 3).
+    flat: (areas, 3) in [0, 1]. blur: of the model's picture, in cells. rest: float32 (h', w', 3), what the flat colours leave of each
+    cell. order, bounds: the entries of region r are order[bounds[r]:bounds[r + 1]].
     """
 
     cells: _Cells
-    rest: np.ndarray
     flat: np.ndarray
+    blur: float
+    rest: np.ndarray
+    order: np.ndarray
+    bounds: np.ndarray
 
-    def varying(self, painted: np.ndarray) -> np.ndarray:
-        """Regions whose colours vary more than the frame's noise explains, int (n,); `painted` ones (bool) are believed sooner."""
+    def varying(self, stray: np.ndarray, painted: np.ndarray) -> np.ndarray:
+        """Regions whose colours vary more than the frame's noise explains, int (n,).
+
+        stray: bool (areas,), the colour is no flat colour of the references; painted: they have none at all, so that even a region
+        too small to measure is taken to vary.
+        """
         cells, (rows, columns) = self.cells, self.rest.shape[:2]
         inside = cells.deep > 0.9
         area = np.full(rows * columns, -1, np.int64)
         area[cells.cell[inside]] = cells.area[inside]
         known = (area >= 0).reshape(rows, columns)
-        off = _lab(cells.colours) - _lab(np.clip(self.flat, 0, 1))[area].reshape(rows, columns, 3)
+        off = _lab(cells.colours) - _lab(self.flat)[area].reshape(rows, columns, 3)
         off[~known] = 0
         count = _sum_3x3(known.astype(np.float32))
         slow = _sum_3x3(off) / np.maximum(count, 1)[..., None]
@@ -404,126 +519,50 @@ class _Shading:
             return np.sqrt(np.bincount(area[use], squares, cells.areas) / np.maximum(number, 1))
 
         large = number >= 6
-        # Noise changes from cell to cell, shading does not; noise is much the same everywhere, so that the regions settle it together.
+        # Noise changes from cell to cell, shading does not. Noise is much the same everywhere, so the regions settle it together.
         noise = float(np.median(size(off - slow)[large])) if large.any() else 0.0
-        enough = np.where(painted, max(PAINTED_VARIES, PAINTED_NOISE * noise), max(VARIES, NOISE * noise))
+        enough = np.where(stray, max(STRAY_VARIES, STRAY_NOISE * noise), max(VARIES, VARIES_NOISE * noise))
         return np.flatnonzero(np.where(large, size(slow) > enough, painted))
+
+    def paint(self, fills: np.ndarray, areas: np.ndarray, chosen: np.ndarray) -> None:
+        """Paint the chosen regions with their flat colour and their own cells' rest, interpolated up to their borders, in place."""
+        rest = self.rest.copy()
+        # Large regions first: what they explain of a cell is no longer there for a small neighbour to make up for.
+        for area in chosen[np.argsort(self.bounds[chosen] - self.bounds[chosen + 1], kind="stable")]:
+            self._paint(fills, areas, int(area), rest)
+
+    def _paint(self, fills: np.ndarray, areas: np.ndarray, area: int, rest: np.ndarray) -> None:
+        cells, (rows, columns), (h, w) = self.cells, rest.shape[:2], areas.shape
+        mine = self.order[self.bounds[area] : self.bounds[area + 1]]
+        y, x = cells.cell[mine] // columns, cells.cell[mine] % columns
+        top, left = max(int(y.min()) - 2, 0), max(int(x.min()) - 2, 0)
+        bottom, right = min(int(y.max()) + 3, rows), min(int(x.max()) + 3, columns)
+        weight = np.zeros((bottom - top, right - left), np.float32)
+        weight[y - top, x - left] = cells.share[mine] * cells.deep[mine]
+        field = _fill_in(rest[top:bottom, left:right], weight / weight.max())
+        share = np.zeros_like(weight)
+        share[y - top, x - left] = cells.share[mine]
+        rest[top:bottom, left:right] -= _blur(field * share[..., None], self.blur)
+        box = slice(top * h // rows, -(-bottom * h // rows)), slice(left * w // columns, -(-right * w // columns))
+        at_y = (np.arange(box[0].start, box[0].stop) + 0.5) * rows / h - 0.5 - top
+        at_x = (np.arange(box[1].start, box[1].stop) + 0.5) * columns / w - 0.5 - left
+        at = np.meshgrid(at_x.astype(np.float32), at_y.astype(np.float32))
+        spread = cv2.remap(field, at[0], at[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        inside = areas[box] == area
+        fills[box][inside] = _uint8(self.flat[area] + spread[inside])
 
 
 def _sum_3x3(values: np.ndarray) -> np.ndarray:
     return cv2.boxFilter(values, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
 
 
-def _snap(
-    voted: np.ndarray,
-    cells: _Cells,
-    options: FinishOptions,
-    palette: np.ndarray | None,
-    labels: np.ndarray | None,
-    palettes: Mapping[int, np.ndarray],
-    areas: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Each region's flat colour, uint8 (areas, 3), and whether it is painted: of references whose flat colours it is not one of."""
-    flat = _uint8(voted)
-    painted = np.zeros(cells.areas, bool)
-    label = np.zeros(cells.areas, np.int64) if labels is None else _label_of(areas, labels, cells.areas)
-    for value in np.unique(label):
-        known = palette if labels is None else palettes.get(int(value), palette)
-        if known is None:
-            continue
-        mine = np.flatnonzero(label == value)
-        nearest, distance = _nearest_colour(flat[mine], known)
-        near = distance <= SNAP
-        painted[mine] = ~near
-        if options.palette == "snap":
-            flat[mine[near]] = nearest[near]
-    return flat, painted
-
-
-def _label_of(areas: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """The label most of each region lies in."""
-    values, index = np.unique(labels, return_inverse=True)
-    votes = np.bincount(areas.ravel() * len(values) + index.ravel(), minlength=count * len(values))
-    return values[votes.reshape(count, -1).argmax(axis=1)]
-
-
-def _nearest_colour(colours: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The palette's colour nearest to each of `colours` (n, 3), and how far it is."""
-    if not len(palette):
-        return colours, np.full(len(colours), np.inf)
-    distance = np.linalg.norm(_lab(colours)[:, None] - _lab(palette)[None], axis=2)
-    return palette[distance.argmin(axis=1)], distance.min(axis=1)
-
-
-def _shade(fills: np.ndarray, areas: np.ndarray, area: int, shading: _Shading, flat: np.ndarray) -> None:
-    """Paint one region with its flat colour and its own cells' shading, interpolated up to its border, in place."""
-    cells, (rows, columns) = shading.cells, shading.rest.shape[:2]
-    mine = cells.area == area
-    weight = np.zeros(rows * columns, np.float32)
-    weight[cells.cell[mine]] = cells.share[mine] * cells.deep[mine] ** DEEP
-    if weight.max() < 0.05:
-        return
-    field = _fill_in(shading.rest, weight.reshape(rows, columns) / weight.max())
-    h, w = areas.shape
-    inside = areas == area
-    fills[inside] = _uint8(flat + cv2.resize(field, (w, h), interpolation=cv2.INTER_LINEAR)[inside])
-
-
-def _fill_in(colours: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Colours where they have weight, and what surrounds them where they have none: pull down a pyramid, push back up."""
+def _fill_in(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Values (h, w, 3) where they have weight (h, w), in [0, 1], elsewhere what surrounds them: down a pyramid and up again."""
     h, w = weight.shape
     if h <= 1 and w <= 1:
-        return colours
+        return values
     half = ((w + 1) // 2, (h + 1) // 2)
-    weighed = np.dstack([colours * weight[..., None], weight])
-    small = cv2.resize(weighed, half, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(np.dstack([values * weight[..., None], weight]), half, interpolation=cv2.INTER_AREA)
     below = _fill_in(small[..., :3] / np.maximum(small[..., 3:], 1e-9), np.minimum(small[..., 3] * 4, 1))
-    trust = np.minimum(weight, 1)[..., None]
-    return (trust * colours + (1 - trust) * cv2.resize(below, (w, h), interpolation=cv2.INTER_LINEAR)).astype(np.float32)
-
-
-def _flat_colours(reference: Reference) -> list[tuple[tuple[int, int, int], int]]:
-    """Colours of a reference's flat areas with their pixel counts."""
-    image = reference.image
-    h, w = image.shape[:2]
-    side = 2 * max(1, round(min(h, w) / 400)) + 1
-    kernel = np.ones((side, side), np.uint8)
-    flat = (cv2.dilate(image, kernel).astype(np.int16) - cv2.erode(image, kernel)).max(axis=2) <= 3
-    if reference.alpha is not None:
-        flat &= cv2.erode(reference.alpha, kernel) > 250
-    pixels = image[flat]
-    if not len(pixels):
-        return []
-    packed = pixels.astype(np.int64) @ np.array([65536, 256, 1])
-    values, counts = np.unique(packed, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    values, counts = values[order], counts[order].astype(np.float64)
-    colours = np.stack([values >> 16, values >> 8 & 255, values & 255], axis=1).astype(np.uint8)
-    lab = _lab(colours)
-    found: list[tuple[tuple[int, int, int], int]] = []
-    left = np.ones(len(values), bool)
-    smallest = max(12.0, 2e-5 * h * w)
-    for i in range(len(values)):
-        if not left[i]:
-            continue
-        distance = np.linalg.norm(lab - lab[i], axis=1)
-        core, around = counts[distance <= 2].sum(), counts[distance <= 6].sum()
-        left &= distance > 3
-        if core < smallest:
-            continue
-        if core > 0.6 * around:
-            found.append(((int(colours[i, 0]), int(colours[i, 1]), int(colours[i, 2])), int(core)))
-        if len(found) >= 64 or counts[i] < 3:
-            break
-    visible = h * w if reference.alpha is None else np.count_nonzero(reference.alpha)
-    return found if sum(count for _, count in found) > 0.15 * visible else []
-
-
-def _distinct(colours: np.ndarray, apart: float) -> np.ndarray:
-    """The colours without those too near to one before them."""
-    kept: list[int] = []
-    lab = _lab(colours) if len(colours) else np.zeros((0, 3), np.float32)
-    for i in range(len(colours)):
-        if not kept or np.linalg.norm(lab[kept] - lab[i], axis=1).min() > apart:
-            kept.append(i)
-    return colours[kept]
+    around = cv2.resize(below, (w, h), interpolation=cv2.INTER_LINEAR).reshape(values.shape)
+    return (weight[..., None] * values + (1 - weight[..., None]) * around).astype(np.float32)

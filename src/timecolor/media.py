@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from PIL import Image, ImageCms
 
@@ -38,27 +38,18 @@ StrPath = str | os.PathLike[str]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 VIDEO_SUFFIXES = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".gif",
-    ".avi",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".wmv",
-    ".flv",
-    ".ogv",
-    ".mxf",
-    ".y4m",
-)
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".gif", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv", ".mxf", ".y4m"
+)  # fmt: skip
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # the lossless ones
 
-# swscale flags, by value since older PyAV has no names for them: bicubic, full chroma in and out, accurate rounding, bit-exact.
-# Its default path truncates and comes out 1 to 3 levels too dark.
-_ACCURATE = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
+# swscale's default path rounds down and comes out 1 to 3 levels too dark.
+_ACCURATE = (
+    Interpolation.BICUBIC
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+)
 _KEPT_BYTES = 64 << 20  # decoded frames a video keeps, so that overlapping windows need no restart
 _READ_ERRORS = (OSError, av.error.FFmpegError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _UNTAGGED = (0, 2, 3)  # AVCOL_SPC: RGB (wrong on YUV), unspecified, reserved
@@ -189,11 +180,11 @@ class VideoFrames(FileFrames):
                         sizes[frame.height, frame.width] = sizes.get((frame.height, frame.width), 0) + 1
             except av.error.FFmpegError as error:
                 damage = error.strerror or str(error)
-            count, announced = sum(sizes.values()), stream.frames
             if damage:
                 with contextlib.suppress(av.error.FFmpegError):  # what the decoder still holds is whole
                     for frame in stream.codec_context.decode(None):
                         sizes[frame.height, frame.width] = sizes.get((frame.height, frame.width), 0) + 1
+            count, announced = sum(sizes.values()), stream.frames
             # An MP4 index says where the last frame should lie; Matroska only says how long the file should be.
             last_byte = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
             if not damage and packets < announced and last_byte > self.path.stat().st_size:
@@ -601,7 +592,6 @@ class ClipWriter:
         if os.fspath(path).endswith(("/", os.sep)) or self.path.is_dir():
             self._suffix = ""
         self._sink: _VideoSink | _PngSink | None = None
-        self._partial = self.path.with_name(f".{self.path.name}.partial-{os.getpid()}")
         known = ("", ".png", *_VIDEO_CODECS)
         if self._suffix not in known:
             raise InputError(
@@ -612,6 +602,7 @@ class ClipWriter:
         if height < 1 or width < 1:
             raise InputError(f"{path}: frames are {width}x{height}; they need at least one pixel")
         _check_output(self.path, overwrite, folder=self._suffix == "")
+        self._partial = _partial_of(self.path)
 
     def __enter__(self) -> "ClipWriter":
         return self
@@ -695,7 +686,7 @@ def write_image(path: StrPath, image: np.ndarray, overwrite: bool = False) -> No
     if kind == "JPEG" and image.ndim == 3 and image.shape[2] == 4:
         raise InputError(f"{path}: JPEG has no transparency; use .png or .webp")
     _check_output(target, overwrite, folder=False)
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    partial = _partial_of(target)
     try:
         with _writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -759,6 +750,10 @@ _PRODUCTS = _CHROMA_TO_RGB[[0, 1, 1, 2], [1, 0, 1, 0]] * _CHROMA_STEP
 
 def _check_output(path: Path, overwrite: bool, folder: bool) -> None:
     """Refuses, before any work, an output that exists or cannot be written."""
+    if path.name in ("", ".."):
+        raise InputError(f"{path}: is no name for an output; name a file or a new folder")
+    if path.is_dir() and path.is_symlink():
+        raise InputError(f"{path}: is a link to a folder; name the folder itself")
     if path.is_dir():
         if not folder:
             raise InputError(f"{path}: is a folder; name a file")
@@ -788,13 +783,17 @@ def _writing(path: Path, when: str = "") -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, av.error.FFmpegError, ValueError) as error:
+    except (OSError, av.error.FFmpegError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             remedy = "free some space or name an output elsewhere; nothing was changed"
             raise InputError(f"{path}: the disk is full{when} ({_reason(error)}); {remedy}") from error
         raise InputError(
             f"{path}: cannot be written{when} ({_reason(error)}); name an output elsewhere; nothing was changed"
         ) from error
+
+
+def _partial_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial-{os.getpid()}")
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -814,7 +813,7 @@ def _replace(partial: Path, path: Path) -> None:
     except BaseException:
         os.rename(old, path)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:

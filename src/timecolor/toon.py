@@ -14,25 +14,32 @@ from torch.nn import functional as F
 
 from timecolor import attention
 from timecolor.attention import Attention
+from timecolor.correspondence import Tokens, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions
+from timecolor.geometry import Grid
 from timecolor.layout import TokenLayout
 from timecolor.rope import Rope, apply_rope, positions, rotary
 from timecolor.shapes import Float
 
 # Angles of time repeat after 64 frames, so no shot is too long; offsets in space are constant up to 48 x 48 tokens.
-TOON_ROPE = Rope(base=(48, 48), ranked=False, dims=(16, 24, 24), theta=100.0, periods=(2, 3, 4, 6, 8, 16, 32, 64))
+TOON_ROPE = Rope(base=(48, 48), ranked=False, dims=(8, 12, 12), theta=100.0, periods=(2, 4, 8, 64))
 
 
 @dataclass(frozen=True, slots=True)
 class ToonConfig:
-    """Sizes of the model. channels: of target latents; cell: pixels along the side of a token at the working size."""
+    """Sizes of the model.
 
-    width: int = 192
+    channels: of target latents. cell: pixels along the side of a token at the working size. pointer: colours may be taken from the
+    references as they are (see `Pointer`).
+    """
+
+    width: int = 128
     layers: int = 6
-    heads: int = 3
+    heads: int = 4
     channels: int = 3
-    patch: int = 8
+    patch: int = 2
     cell: int = 8
+    pointer: bool = True
     sketch_channels: int = 3
     reference_channels: int = 4
     rope: Rope = TOON_ROPE
@@ -54,6 +61,7 @@ class ToonCache:
     keys: list[Tensor]
     values: list[Tensor]
     embedded: Tensor | None = None  # `joint` only: the condition tokens, which every step runs anew
+    pointing: "Pointing | None" = None
 
 
 def patchify(latents: Float[Tensor, "b f c h w"], patch: int) -> Float[Tensor, "b n d"]:
@@ -113,6 +121,55 @@ class Block(nn.Module):
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale) + shift)
 
 
+@dataclass(slots=True)
+class Pointing:
+    """What the pointer looks at. colours: of the references' latents, (b m 3). keys: (b 1 1+m d), once they are known."""
+
+    attend: Attention
+    colours: Tensor
+    cos: Tensor
+    sin: Tensor
+    keys: Tensor | None = None
+
+
+class Pointer(nn.Module):
+    """Colours taken from the references as they are: every target latent points at latents of the references it may see.
+
+    A key of its own, which all see, stands for "none of them"; its weight is what the generated colour gets. So colours come out as
+    mixtures of real ones, and a shot without references is generated. Not in the paper, whose decoder has to repaint every colour.
+    """
+
+    def __init__(self, width: int, slots: int, head: int) -> None:
+        super().__init__()
+        self.slots = slots
+        self.to_q = nn.Linear(width, slots * head, bias=False)
+        self.to_k = nn.Linear(width, slots * head, bias=False)
+        self.norm_q = nn.RMSNorm(head, eps=1e-6)
+        self.norm_k = nn.RMSNorm(head, eps=1e-6)
+        self.none = nn.Parameter(torch.zeros(head))
+
+    def keys(self, references: Float[Tensor, "b n d"], to: Pointing) -> Float[Tensor, "b 1 m e"]:
+        """Keys of "none" and of the references' final tokens."""
+        k = rearrange(self.to_k(references), "b n (s e) -> b 1 (n s) e", s=self.slots)
+        k = apply_rope(self.norm_k(k), to.cos, to.sin).to(references.dtype)
+        return torch.cat([self.none.to(k.dtype).expand(len(k), 1, 1, -1), k], dim=2)
+
+    def forward(
+        self, target: Float[Tensor, "b n d"], generated: Float[Tensor, "b n c"], to: Pointing, cos: Tensor, sin: Tensor
+    ) -> Float[Tensor, "b n c"]:
+        """Colours of the target's tokens, channels first as `patchify` lays them."""
+        q = rearrange(self.to_q(target), "b n (s e) -> b 1 (n s) e", s=self.slots)
+        q = apply_rope(self.norm_q(q), cos, sin).to(target.dtype)
+        k = self.keys(target[:, :0], to) if to.keys is None else to.keys
+        # Values: three colours and, for "none", its weight; filled up to the width that fast kernels want.
+        v = torch.zeros_like(k)
+        v[:, 0, 1:, :3] = to.colours
+        v[:, 0, 0, 3] = 1
+        found = rearrange(to.attend(q, k, v)[:, 0, :, :4], "b (n s) c -> b n c s", s=self.slots)
+        made = rearrange(generated, "b n (c s) -> b n c s", s=self.slots)
+        return rearrange(found[:, :, :3] + found[:, :, 3:] * made, "b n c s -> b n (c s)")
+
+
 class Toon(nn.Module):
     """The embedded denoiser. Predicts the clean target (x0); conditions are modulated at t = 0 in the `cached` regime."""
 
@@ -129,6 +186,7 @@ class Toon(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.final_modulation = nn.Linear(width, 2 * width)
         self.final = nn.Linear(width, config.channels * config.patch**2)
+        self.pointer = Pointer(width, config.patch**2, width // config.heads) if config.pointer else None
         for layer in (self.modulation, self.final_modulation, self.final):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -145,9 +203,10 @@ class Toon(nn.Module):
         split = layout.target.stop  # the sort never moves a token out of its kind and frame
         x = torch.cat([self.embed_sketch(conditions.sketch), self.embed_reference(conditions.references)], dim=1)
         x = x[:, order[split:] - split]
+        pointing = self._pointing(conditions, tokens, cos, sin)
         if rule.regime == "joint":
             attend = attention.prepare(tokens, tokens, rule, conditions.execution)
-            return ToonCache(conditions, order, cos, sin, attend, [], [], x)
+            return ToonCache(conditions, order, cos, sin, attend, [], [], x, pointing)
 
         attend = attention.prepare(tokens[layout.conditions], tokens[layout.conditions], rule, conditions.execution)
         shared = self.modulation(self.time(_waves(torch.zeros(len(x), device=device)).to(x.dtype)))
@@ -159,8 +218,10 @@ class Toon(nn.Module):
             keys.append(torch.cat([slots, k], dim=2))
             values.append(torch.cat([slots, v], dim=2))
             x = block.finish(x, attend(q, k, v), modulation)
+        if self.pointer is not None and pointing is not None:
+            pointing.keys = self.pointer.keys(self.norm(x[:, layout.grid.tokens :]), pointing)
         attend = attention.prepare(tokens[layout.target.slice], tokens, rule, conditions.execution)
-        return ToonCache(conditions, order, cos, sin, attend, keys, values)
+        return ToonCache(conditions, order, cos, sin, attend, keys, values, None, pointing)
 
     def predict(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, "b"], cache: ToonCache) -> Tensor:
         """Clean latents (b f c h w). `cached`: only the target's tokens run, against the cache's keys and values."""
@@ -182,7 +243,8 @@ class Toon(nn.Module):
             x = block.finish(x, cache.attend(q, k, v), modulation)
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
-        return self._project(x[:, :split][:, back], emb, layout)
+        colours = self._colours(x, emb, layout, cache.pointing, cos, sin)
+        return unpatchify(colours[:, back], layout, self.config.patch)
 
     def forward(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, "b"], conditions: Conditions) -> Tensor:
         """What `prepare` and `predict` give, in one differentiable pass over the whole sequence; for training."""
@@ -191,6 +253,7 @@ class Toon(nn.Module):
         split = layout.target.stop
         cos, sin = rotary(positions(layout, self.config.rope, conditions.start).to(latents.device), self.config.rope)
         attend = attention.prepare(tokens, tokens, rule, conditions.execution, training=True)
+        pointing = self._pointing(conditions, tokens, cos, sin, training=True)
         target = self.embed_target(patchify(latents, self.config.patch))
         x = torch.cat([target, self.embed_sketch(conditions.sketch), self.embed_reference(conditions.references)], dim=1)
         emb = self.time(_waves(timestep))
@@ -201,11 +264,40 @@ class Toon(nn.Module):
             modulation = [torch.cat([a.expand(-1, split, -1), b.expand(-1, x.shape[1] - split, -1)], dim=1) for a, b in pairs]
             q, k, v = block.qkv(x, modulation, cos, sin)
             x = block.finish(x, attend(q, k, v), modulation)
-        return self._project(x[:, :split], emb, layout)
+        colours = self._colours(x, emb, layout, pointing, cos, sin)
+        return unpatchify(colours, layout, self.config.patch)
 
-    def _project(self, x: Tensor, emb: Tensor, layout: TokenLayout) -> Tensor:
+    def _colours(self, x: Tensor, emb: Tensor, layout: TokenLayout, pointing: Pointing | None, cos: Tensor, sin: Tensor) -> Tensor:
+        """Clean colours of the target's tokens from the last block's output: the target's tokens, or the whole sequence."""
         shift, scale = self.final_modulation(emb)[:, None].chunk(2, dim=-1)
-        return unpatchify(self.final(self.norm(x) * (1 + scale) + shift), layout, self.config.patch)
+        normed = self.norm(x)
+        split = layout.target.stop
+        generated = self.final(normed[:, :split] * (1 + scale) + shift)
+        if self.pointer is None or pointing is None:
+            return generated
+        if x.shape[1] > split:  # the references' tokens have just been run along
+            pointing.keys = self.pointer.keys(normed[:, split + layout.grid.tokens :], pointing)
+        slots = self.pointer.slots
+        turn = (cos[:split].repeat_interleave(slots, 0), sin[:split].repeat_interleave(slots, 0))
+        return self.pointer(normed[:, :split], generated, pointing, *turn)
+
+    def _pointing(self, conditions: Conditions, tokens: Tokens, cos: Tensor, sin: Tensor, training: bool = False) -> Pointing | None:
+        """Who may point at what: the predicate again, for each latent of a token and with "none" as a text token before the keys."""
+        if self.pointer is None:
+            return None
+        layout, slots = conditions.layout, self.pointer.slots
+        start = layout.target.stop + layout.grid.tokens  # tokens of references keep their order when sorted
+        latents = torch.arange(slots * layout.tokens, device=cos.device) // slots
+        queries, found = tokens[latents[: slots * layout.target.stop]], tokens[latents[slots * start :]]
+        none = shot_tokens(TokenLayout(Grid(1, 1, 1), 0, sketch=False, text=1), unlabelled(Grid(1, 1, 1)))[:1].to(cos.device)
+        bits = torch.cat([none.bits.expand(len(found.bits), -1), found.bits], dim=1)
+        keys = Tokens(torch.cat([none.kind, found.kind]), torch.cat([none.frame, found.frame]), bits)
+        attend = attention.prepare(queries, keys, conditions.rule, conditions.execution, training)
+        shrunk = F.avg_pool2d(conditions.references[:, :, :3].flatten(0, 1), self.config.cell // self.config.patch)
+        shrunk = shrunk.view(len(conditions.references), -1, *shrunk.shape[1:])
+        colours = rearrange(shrunk, "b r c (h p) (w q) -> b (r h w p q) c", p=self.config.patch, q=self.config.patch)
+        turn = (cos[start:].repeat_interleave(slots, 0), sin[start:].repeat_interleave(slots, 0))
+        return Pointing(attend, colours, *turn)
 
 
 def _parts(modulation: Float[Tensor, "b d"]) -> list[Tensor]:

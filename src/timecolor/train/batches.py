@@ -79,7 +79,8 @@ def _sample(
     preset: Preset, bucket: Bucket, protocol: Protocol, references: int, seed: int, index: int, augment: bool
 ) -> tuple[Tensor, ...]:
     rng = np.random.default_rng((seed, index, 7))
-    shot = World(seed=seed, height=bucket.height, width=bucket.width).shot(index)
+    # Drawn at twice the size and shrunk by area, as real sketches are when they come to the model.
+    shot = World(seed=seed, height=bucket.height, width=bucket.width, shrink=2).shot(index)
     clip = Clip(bucket.frames, bucket.height, bucket.width)
     gap = int(rng.integers(1, 4))
     first = int(rng.integers(0, shot.frames - (bucket.frames - 1) * gap))

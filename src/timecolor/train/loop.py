@@ -168,10 +168,13 @@ def _validate(
 
 def _write_config(preset: Preset, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path, text = folder / "config.json", json.dumps(asdict(preset), indent=1)
-    if path.exists() and path.read_text() != text:
-        raise ValueError(f"{folder} holds a run with another config; give another --out, or the options it was started with")
-    path.write_text(text)
+    path, config = folder / "config.json", json.loads(json.dumps(asdict(preset)))
+    if path.exists():
+        # The length may change: a run is made longer, or brought to its cooldown, by resuming it with other --steps.
+        changed = [k for k, v in json.loads(path.read_text()).items() if v != config.get(k) and k not in ("steps", "workers")]
+        if changed:
+            raise ValueError(f"{folder} holds a run with another {changed[0]}; give another --out, or the options it was started with")
+    path.write_text(json.dumps(config, indent=1))
 
 
 def _save(path: Path, step: int, model: Toon, average: dict[str, Tensor], optimizers: list[torch.optim.Optimizer]) -> None:

@@ -31,15 +31,20 @@ class Preset:
     """All that decides a run. steps: length of the run; the learning rate falls to 0 over the last `cooldown` of it."""
 
     model: ToonConfig = ToonConfig()
-    colour_cell: int = 1  # pixels per target latent, the codec's stride
-    buckets: tuple[Bucket, ...] = (Bucket(64, 96, 2, 16, 1.0),)
+    colour_cell: int = 4  # pixels per target latent, the codec's stride
+    buckets: tuple[Bucket, ...] = (
+        Bucket(64, 96, 2, 16, 0.5),
+        Bucket(96, 144, 2, 8, 0.25),
+        Bucket(128, 192, 1, 6, 0.15),
+        Bucket(160, 240, 1, 4, 0.1),
+    )
     # TimeColor's curriculum: each protocol joins after the one before, which stays mixed in.
     stages: tuple[Stage, ...] = (Stage(0.1, 1, 0, 0), Stage(0.25, 1, 2, 0), Stage(1.0, 1, 1, 3))
-    steps: int = 10_000
+    steps: int = 4_000
     rate: float = 2e-3
     warmup: int = 100
     cooldown: float = 0.3
-    ema: float = 0.998
+    ema: float = 0.997
     shift: float = 3.0
     keep_labels: float = 0.7  # share of labelled shots whose labels are used; the others see every reference
     drop_reference: float = 0.05
@@ -57,7 +62,7 @@ PRESETS: dict[str, Preset] = {
     "toon": TOON,
     "debug": replace(
         TOON,
-        model=ToonConfig(width=64, layers=2, heads=1),
+        model=ToonConfig(width=64, layers=2, heads=2),
         buckets=(Bucket(32, 48, 2, 2, 1.0),),
         steps=4,
         warmup=1,

@@ -4,6 +4,7 @@ Body space: feet at y = 0, the top of the head near y = -1, x to the right on sc
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -132,14 +133,20 @@ def random_character(rng: np.random.Generator) -> Character:
     )
 
 
-def _along(line: np.ndarray, start: float, stop: float, count: int = 7) -> np.ndarray:
-    """A piece of a three-point limb as a soft line; 0 = root, 1 = the joint, 2 = the end."""
+@lru_cache(4096)
+def _limb_weights(start: float, stop: float, count: int) -> np.ndarray:
+    """Weights (count, 3) of a limb's three joints for points along it."""
     t = np.linspace(start, stop, count)
-    a, b, c = line
-    at = np.where((t < 1)[:, None], a + (b - a) * t[:, None], b + (c - b) * (t - 1)[:, None])
+    upper = t < 1
+    at = np.stack([np.where(upper, 1 - t, 0), np.where(upper, t, 2 - t), np.where(upper, 0, t - 1)], 1)
     # Round the joint off.
     near = np.clip(1 - np.abs(t - 1) / 0.35, 0, 1)[:, None] * 0.15
-    return at * (1 - near) + ((a + c) / 2) * near
+    return at * (1 - near) + np.array([0.5, 0.0, 0.5]) * near
+
+
+def _along(line: np.ndarray, start: float, stop: float, count: int = 7) -> np.ndarray:
+    """A piece of a three-point limb as a soft line; 0 = root, 1 = the joint, 2 = the end."""
+    return _limb_weights(float(start), float(stop), count) @ line
 
 
 @dataclass
@@ -368,7 +375,8 @@ class _Artist:
         design = self.design
         half = design.waist + (design.shoulder - design.waist) * max(height - 0.35, 0.0) / 0.65
         turn = self.pose.yaw + angle
-        return float(np.sin(turn)) * half, -self.torso_size * height, float(np.cos(turn))
+        x = float(np.sin(angle)) * self.c + design.depth * float(np.cos(angle)) * self.s
+        return x * half, -self.torso_size * height, float(np.cos(turn))
 
     def _torso(self, back: bool) -> None:
         design, drawing, torso = self.design, self.drawing, self.torso_size
@@ -401,7 +409,7 @@ class _Artist:
         )
         drawing.fill(moved(tall, 0.05 * design.head_size * self.s, 0.0), Slot.SKIN)
         drawing.shade_in(
-            box(-1, -torso - design.neck - 0.5 * design.head_size, 1, -torso - design.neck * 0.55 + 0.02 * design.head_size)
+            box(-1.0, -torso - design.neck - 0.5 * design.head_size, 1.0, -torso - design.neck * 0.55 + 0.02 * design.head_size)
         )
         slot = Slot.TOP if design.top != "tank" else Slot.INNER
         drawing.fill(shape, slot)

@@ -97,8 +97,8 @@ class Creature:
             ]
         )
         drawing.fill(smooth(body, 4), Slot.SKIN)
-        drawing.inside(ellipse(0, y + deep * 0.9, long * 0.8, deep * 0.5), Slot.MUZZLE, 0.7)
-        self._spotted(drawing, 0, y, long, deep)
+        drawing.inside(ellipse(0.0, y + deep * 0.9, long * 0.8, deep * 0.5), Slot.MUZZLE, 0.7)
+        self._spotted(drawing, 0.0, y, long, deep)
         drawing.shade(deep * 0.4 * self.shade)
 
     def _head(self, drawing: Drawing, pose: Pose, x: float, y: float) -> None:
@@ -285,7 +285,7 @@ class Creature:
         )
         drawing.fill(body, Slot.SKIN)
         if self.ears:
-            drawing.inside(box(-2, low - high * 0.55, 2, low - high * 0.35), Slot.PATTERN, 0.7)
+            drawing.inside(box(-2.0, low - high * 0.55, 2.0, low - high * 0.35), Slot.PATTERN, 0.7)
         drawing.shade(high * 0.4 * self.shade)
         drawing.stroke(np.array([[-0.1 * long, low], [-0.1 * long, low - high]]), 0.8)
         drawing.fill(ellipse(long * 0.9, low - high * 0.45, 0.04, 0.05, count=10), Slot.METAL)
@@ -319,7 +319,7 @@ class Creature:
             drawing.fill(ellipse(0.05 + pose.sway[0] * 0.3, -high * 1.22, 0.045, 0.045, count=12), Slot.ACCENT)
         drawing.fill(smooth(np.concatenate([top, hem]), 3), Slot.SKIN)
         drawing.inside(ellipse(0.0, -high * 0.2, wide * 0.6, high * 0.2), Slot.MUZZLE, 0.7)
-        self._spotted(drawing, 0, -high * 0.4, wide, high * 0.4)
+        self._spotted(drawing, 0.0, -high * 0.4, wide, high * 0.4)
         drawing.shade(wide * 0.4 * self.shade)
         for side in (1.0, -1.0):
             self._eye(drawing, pose, side * wide * 0.35 + 0.05, -high * 0.62, 0.05 + 0.05 * s[4])

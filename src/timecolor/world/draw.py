@@ -76,7 +76,7 @@ class Drawing:
 class Canvas:
     """Index and ink planes, uint8 (2h, 2w).
 
-    line: line width in plane pixels. wobble: how much it differs from stroke to stroke. light: direction away from the light, on screen.
+    line: line width in plane pixels. wobble: how much it differs from stroke to stroke. light: where shadows fall, on screen.
     shading, borders: paint two tones, and the lines between them.
     """
 

@@ -416,7 +416,7 @@ class HeadArtist:
     def _muzzle(self, drawing: Drawing) -> None:
         head = self.head
         x, y, c = self._spot(0.0, 0.22, 0.36)
-        if c < -0.2:
+        if c < -0.05:
             return
         size = head.muzzle
         x += float(np.sin(self.yaw)) * size * 0.6
@@ -518,7 +518,7 @@ class HeadArtist:
             return
         if head.muzzle:
             x += float(np.sin(self.yaw)) * head.muzzle * 1.2
-            if c > -0.25:
+            if c > -0.05:
                 drawing.fill(ellipse(x, y - head.muzzle * 0.25, 0.09, 0.06, count=12), Slot.NOSE)
             return
         lean = 1.0 if self.yaw >= 0 else -1.0

@@ -77,8 +77,8 @@ def _noise(sigma: float) -> np.ndarray:
 
 
 def _crop(rng: np.random.Generator, sigma: float, height: int, width: int) -> np.ndarray:
-    """A window of the noise picture."""
-    picture = _noise(sigma)
+    """A window of the noise picture. sigma: at 256 rows; finer in smaller frames."""
+    picture = _noise(round(max(sigma * min(height / 256, 1.5), 0.6), 1) if sigma else 0.0)
     if height > _BANK or width > _BANK:
         picture = np.tile(picture, (height // _BANK + 1, width // _BANK + 1))
     y = int(rng.integers(picture.shape[0] - height + 1))
@@ -141,10 +141,12 @@ def sketched(
         soft = cover.astype(np.float32) * np.clip(0.85 - style.grey + grain, 0.1, 1.0)
         cover = soft.astype(np.uint8)
     elif style.name == "varying":
-        wide = cv2.GaussianBlur(cover, (0, 0), max(0.4, 0.8 * unit)).astype(np.float32)
-        edge = 88 + _crop(rng, 12.0, height, width) * 34
-        cover = np.clip((wide - np.clip(edge, 25, 160)) * (4.0 / max(unit, 0.5)) + 128, 0, 255).astype(np.uint8)
-        cover[wide < 8] = 0
+        sigma = max(0.4, 0.8 * unit)
+        wide = cv2.GaussianBlur(cover, (0, 0), sigma).astype(np.float32)
+        peak = 255 * min(1.0, style.drawn * height / 480 / (2.5 * sigma))
+        edge = peak * np.clip(0.4 + _crop(rng, 12.0, height, width) * 0.16, 0.12, 0.75)
+        cover = np.clip((wide - edge) * (800 / peak) + 128, 0, 255).astype(np.uint8)
+        cover[wide < 0.1 * peak] = 0
     elif style.name == "gaps":
         broken = _crop(rng, 3.0, height, width) > 2.2 - 1.2 * style.gap
         cover = np.where(broken, 0, cover)
@@ -160,10 +162,11 @@ def _binarised(style: Style, cover: np.ndarray, rng: np.random.Generator) -> np.
     if style.name == "binarised":
         edge = 90.0 + _crop(rng, 1.5, height, width) * (25 * style.rough)
         return np.where(cover > edge, 255, 0).astype(np.uint8)
-    # A line of width `drawn`, blurred by half the width wanted, is cut where it is as wide as wanted.
-    sigma = max(0.4, style.width / 2 * height / 480)
+    # A line of width `drawn`, blurred by half the width wanted, is cut where it is as wide as wanted; no line is under a pixel.
+    drawn, wanted = max(style.drawn * height / 480, 1.0), max(style.width * height / 480, 1.2)
+    sigma = max(0.45, wanted / 2)
     soft = cv2.GaussianBlur(cover, (0, 0), sigma)
-    edge = 255 * min(0.4, 0.242 * style.drawn / (style.width / 2)) * (1 + _crop(rng, 1.5, height, width) * (0.25 * style.rough))
+    edge = 255 * min(0.4, 0.242 * drawn / sigma) * (1 + _crop(rng, 1.5, height, width) * (0.25 * style.rough))
     if style.name == "thick":
         return np.where(soft > np.maximum(edge, 20), 255, 0).astype(np.uint8)
     edge = edge + np.clip(_crop(rng, 3.0, height, width) - 1.2, 0, 2) * (110 * style.gap)
@@ -171,7 +174,7 @@ def _binarised(style: Style, cover: np.ndarray, rng: np.random.Generator) -> np.
     # Specks gather near lines and where a slow noise is high, and along the frame's edge as the extractors leave them.
     grain = _crop(rng, 1.5, height, width)
     slow = _crop(rng, 12.0, height, width)
-    near = cv2.GaussianBlur(cover, (0, 0), 3.0 * unit) > 6
+    near = cv2.GaussianBlur(cover, (0, 0), max(3.0 * unit, 0.8)) > 6
     black |= grain > 4.3 - 0.7 * style.speck * np.clip(slow, -0.5, 2.0) - 0.9 * style.speck * near
     if style.speck > 0.5:
         rim = max(1, round(unit))

@@ -83,20 +83,25 @@ _HAIRS = np.array(
 )
 
 
+# Mood -> lowest and highest saturation, lowest and highest value.
+_MOODS = {
+    "vivid": (0.65, 1.0, 0.65, 1.0),
+    "pastel": (0.15, 0.45, 0.82, 1.0),
+    "dark": (0.0, 0.8, 0.08, 0.32),
+    "pale": (0.0, 0.1, 0.9, 1.0),
+    "grey": (0.0, 0.15, 0.3, 0.85),
+    "mid": (0.3, 0.7, 0.4, 0.8),
+}
+_MOOD_SHARES = np.cumsum((0.26, 0.16, 0.17, 0.12, 0.09))
+
+
 def random_colour(rng: np.random.Generator, mood: str = "any") -> np.ndarray:
     """One RGB colour, float (3,) in 0..255. mood: any, vivid, pastel, dark, pale, grey."""
     if mood == "any":
-        mood = ("vivid", "pastel", "dark", "pale", "grey", "mid")[rng.choice(6, p=(0.26, 0.16, 0.17, 0.12, 0.09, 0.20))]
-    hue = rng.random()
-    saturation, value = {
-        "vivid": (rng.uniform(0.65, 1.0), rng.uniform(0.65, 1.0)),
-        "pastel": (rng.uniform(0.15, 0.45), rng.uniform(0.82, 1.0)),
-        "dark": (rng.uniform(0.0, 0.8), rng.uniform(0.08, 0.32)),
-        "pale": (rng.uniform(0.0, 0.1), rng.uniform(0.9, 1.0)),
-        "grey": (rng.uniform(0.0, 0.15), rng.uniform(0.3, 0.85)),
-        "mid": (rng.uniform(0.3, 0.7), rng.uniform(0.4, 0.8)),
-    }[mood]
-    return np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255
+        mood = tuple(_MOODS)[int(np.searchsorted(_MOOD_SHARES, rng.random(), side="right"))]
+    s0, s1, v0, v1 = _MOODS[mood]
+    hue, s, v = rng.random(3)
+    return np.array(colorsys.hsv_to_rgb(hue, s0 + (s1 - s0) * s, v0 + (v1 - v0) * v)) * 255
 
 
 def character_colours(rng: np.random.Generator, furry: bool) -> np.ndarray:
@@ -192,16 +197,22 @@ def random_light(rng: np.random.Generator) -> Light:
     return Light(gain, lift, float(fade), shade, np.clip(line * gain, 0, 255))
 
 
-def lookup(characters: list[np.ndarray], light: Light) -> tuple[np.ndarray, np.ndarray]:
-    """Tables from palette index to colour, uint8 (1, 256, 3), and to label, uint8 (256,)."""
+FOREGROUND_INDEX = FIRST_INDEX + 2 * SLOTS_PER_CHARACTER * 3
+
+
+def lookup(characters: list[np.ndarray], foreground: np.ndarray, light: Light) -> tuple[np.ndarray, np.ndarray]:
+    """Tables from palette index to colour, uint8 (1, 256, 3), and to label, uint8 (256,).
+
+    characters: colours (slots, 3) of each. foreground: (slots, 3); what stands before the characters has label 0.
+    """
     colours = np.zeros((256, 3))
     labels = np.zeros(256, np.uint8)
-    for k, lit in enumerate(characters):
-        start = FIRST_INDEX + 2 * SLOTS_PER_CHARACTER * k
+    starts = [FIRST_INDEX + 2 * SLOTS_PER_CHARACTER * k for k in range(len(characters))]
+    for k, (start, lit) in enumerate(zip([*starts, FOREGROUND_INDEX], [*characters, foreground], strict=True)):
         shaded = lit * light.shade
-        shaded[[Slot.EYE_LIGHT, Slot.TEETH]] = lit[[Slot.EYE_LIGHT, Slot.TEETH]]
-        stop = start + 2 * SLOTS_PER_CHARACTER
-        colours[start:stop:2] = light.on(lit)
-        colours[start + 1 : stop : 2] = light.on(shaded)
-        labels[start:stop] = k + 1
+        if k < len(characters):
+            shaded[[Slot.EYE_LIGHT, Slot.TEETH]] = lit[[Slot.EYE_LIGHT, Slot.TEETH]]
+            labels[start : start + 2 * len(lit)] = k + 1
+        colours[start : start + 2 * len(lit) : 2] = light.on(lit)
+        colours[start + 1 : start + 2 * len(lit) : 2] = light.on(shaded)
     return np.rint(colours).astype(np.uint8)[None], labels

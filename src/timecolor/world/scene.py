@@ -3,43 +3,37 @@
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.world.camera import Camera, View, random_camera
-from timecolor.world.character import random_character
+from timecolor.world.character import Character, random_character
 from timecolor.world.creature import Creature, random_creature
 from timecolor.world.draw import Canvas, Drawing
 from timecolor.world.ink import LINE_STYLES, Style, random_style, separate, sketched
 from timecolor.world.motion import Act, Pose, random_act, random_pose
-from timecolor.world.palette import FIRST_INDEX, SLOTS_PER_CHARACTER, Light, character_colours, lookup, random_light
-from timecolor.world.scenery import paint_plate
+from timecolor.world.palette import (
+    FIRST_INDEX,
+    FOREGROUND_INDEX,
+    SLOTS_PER_CHARACTER,
+    Light,
+    character_colours,
+    lookup,
+    random_colour,
+    random_light,
+)
+from timecolor.world.scenery import FOREGROUND_SLOTS, foreground, paint_plate
 
 ReferenceForm = Literal["start frame", "arbitrary frame", "multi-reference"]
 PROTOCOLS = ("start frame", "arbitrary frame", "multi-reference")
 # What a random stream is for; (seed, index, purpose, ...) seeds it.
-_CAST, _STYLE, _PLATE, _LIGHT, _CAMERA, _DESIGN, _PALETTE, _ACT, _NOISE, _REFERENCE, _CHOICE, _GLOW = range(12)
+_CAST, _STYLE, _PLATE, _LIGHT, _CAMERA, _DESIGN, _PALETTE, _ACT, _NOISE, _REFERENCE, _CHOICE, _GLOW, _FOREGROUND = range(13)
 
 
-class Actor(Protocol):
-    """Whatever can be drawn in a pose: a person, a mascot, an animal, a thing."""
-
-    @property
-    def head_size(self) -> float:
-        """Share of the height that is head."""
-        ...
-
-    @property
-    def furry(self) -> bool:
-        """Whether the skin may have any colour."""
-        ...
-
-    def draw(self, pose: Pose) -> Drawing:
-        """The actor in a pose: feet at y = 0, about one unit high."""
-        ...
+Actor = Character | Creature  # both draw themselves in a pose: feet at y = 0, about one unit high
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +67,8 @@ class World:
     """Seeded cartoon shots. The same (seed, index) is the same scene at every height and width; width / height may be anything.
 
     frames: length of a shot. line_style: None = drawn for each shot; else one of LINE_STYLES.
+    shrink: paint that many times larger, then shrink, as a model shrinks real sketches to its working size (binary lines come out
+    grey); 1 = paint at the size asked for.
     """
 
     seed: int = 0
@@ -80,12 +76,15 @@ class World:
     width: int = 384
     frames: int = 17
     line_style: str | None = None
+    shrink: int = 1
 
     def __post_init__(self) -> None:
         if self.height < 16 or self.width < 16:
             raise ValueError(f"world is {self.width}x{self.height}; give at least 16x16 pixels")
         if self.frames < 1:
             raise ValueError(f"world has {self.frames} frames to a shot; give at least 1")
+        if self.shrink < 1:
+            raise ValueError(f"shrink is {self.shrink}; give 1 or more")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; give 0 or more")
         if self.line_style is not None and self.line_style not in LINE_STYLES:
@@ -108,6 +107,7 @@ class WorldShot:
         self.world, self.index = world, index
         self.frames = world.frames
         self.size = (world.height, world.width)
+        self._inner = (world.height * world.shrink, world.width * world.shrink)  # what is painted
         rng = self._rng(_CAST)
         self.frame_rate = Fraction((24, 24, 24, 12, 30)[int(rng.integers(5))])
         self.characters = int(rng.choice(4, p=(0.05, 0.5, 0.34, 0.11)))
@@ -153,7 +153,16 @@ class WorldShot:
     @cached_property
     def _tables(self) -> tuple[np.ndarray, np.ndarray]:
         palettes = [character_colours(self._rng(_PALETTE, k), actor.furry) for k, actor in enumerate(self._actors)]
-        return lookup(palettes, self.light)
+        rng = self._rng(_FOREGROUND, 1)
+        return lookup(palettes, np.stack([random_colour(rng) for _ in range(FOREGROUND_SLOTS)]), self.light)
+
+    @cached_property
+    def _foreground(self) -> Drawing | None:
+        """What of the background stands before the characters; None in most shots."""
+        rng = self._rng(_FOREGROUND, 0)
+        if rng.random() > 0.1 or not self.characters:
+            return None
+        return foreground(rng, self.world.width / self.world.height / 2)
 
     @cached_property
     def _roles(self) -> tuple[_Role, ...]:
@@ -214,13 +223,13 @@ class WorldShot:
     @cached_property
     def _stored_plate(self) -> tuple[np.ndarray, np.ndarray, float]:
         """The plate as far as the camera sees it: colours, line cover and pixels per unit."""
-        height, width = self.size
+        height, width = self._inner
         x, y, zoom = self.camera.reach
         low = min(self.camera.start.zoom, self.camera.stop.zoom)
         scale = height * (zoom if self.camera.still else min(zoom, 1.25))
         half = (x + width / height / 2 / low + 0.01, y + 0.5 / low + 0.01)
         line = self._ink_width * scale / 480
-        colour, ink = paint_plate((self.world.seed, self.index, _PLATE), scale, half, line, self.light)
+        colour, ink = paint_plate((self.world.seed, self.index, _PLATE), scale, half, line, self.light, self.characters > 0)
         return colour, ink, scale
 
     @property
@@ -230,7 +239,7 @@ class WorldShot:
 
     def _plate_under(self, view: View) -> tuple[np.ndarray, np.ndarray]:
         colour, ink, scale = self._stored_plate
-        height, width = self.size
+        height, width = self._inner
         zoom = view.zoom * height / scale
         x = width / 2 - zoom * (colour.shape[1] / 2 + view.x * scale)
         y = height / 2 - zoom * (colour.shape[0] / 2 + view.y * scale)
@@ -248,43 +257,53 @@ class WorldShot:
         rng = self._rng(_GLOW)
         if rng.random() > 0.15:
             return None
-        height, width = self.size
+        height, width = self._inner
         coarse = rng.uniform(-1, 1, (3, 4)).astype(np.float32) * float(rng.uniform(0.05, 0.25))
         soft = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
         return cv2.merge([np.clip(128 * (1 + soft), 0, 255).astype(np.uint8)] * 3)
 
+    def _shrunk(self, picture: np.ndarray) -> np.ndarray:
+        """A painted picture at the shot's own size."""
+        if self.world.shrink == 1:
+            return picture.copy()
+        return cv2.resize(picture, (self.size[1], self.size[0]), interpolation=cv2.INTER_AREA)
+
     def _canvas(self) -> Canvas:
-        height, width = self.size
+        height, width = self._inner
         style = self.style
         return Canvas(
             height,
             width,
-            line=2 * self._ink_width * height / 480,
+            line=max(2 * self._ink_width * height / 480, 2.0 if style.binary else 0.0),
             wobble=0.45 * style.rough if style.name == "varying" else 0.0,
             shading=self._shading,
             borders=style.borders and self._shading,
             light=self._sun,
         )
 
-    def _finish(self, canvas: Canvas, plate: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> Rendered:
-        height, width = self.size
-        colours, labels = self._tables
-        fills, ink = plate
-        index = canvas.index
-        line, shadow, light = separate(canvas.ink, canvas.borders)
+    def _taken(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """An index plane (2h, 2w) -> its cover of each pixel, uint8 (h, w), and its colours on black, uint8 (h, w, 3)."""
+        size = (self._inner[1], self._inner[0])
+        cover = cv2.resize(cv2.threshold(index, 1, 255, cv2.THRESH_BINARY)[1], size, interpolation=cv2.INTER_AREA)
+        return cover, cv2.resize(cv2.LUT(cv2.merge([index] * 3), self._tables[0]), size, interpolation=cv2.INTER_AREA)
+
+    def _composed(self, canvas: Canvas, view: View, line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The canvas over the plate: fills, uint8 (h, w, 3), and line cover, uint8 (h, w)."""
+        fills, ink = self._still_plate if self.camera.still else self._plate_under(view)
         if self.characters:
-            cover = cv2.resize(cv2.threshold(index, 1, 255, cv2.THRESH_BINARY)[1], (width, height), interpolation=cv2.INTER_AREA)
-            painted = cv2.resize(cv2.LUT(cv2.merge([index] * 3), colours), (width, height), interpolation=cv2.INTER_AREA)
+            cover, painted = self._taken(canvas.index)
             open_ = cv2.bitwise_not(cover)
             fills = cv2.add(cv2.multiply(fills, cv2.merge([open_] * 3), scale=1 / 255), painted)
             ink = cv2.max(cv2.multiply(ink, open_, scale=1 / 255), line)
-        else:
-            fills = fills.copy()
         if self._glow is not None:
             fills = cv2.multiply(fills, self._glow, scale=1 / 128)
-        colour = self._inked(fills, ink)
-        sketch = sketched(self.style, ink, shadow, light, colour, rng)
-        return Rendered(colour, fills, sketch, cv2.LUT(np.ascontiguousarray(index[1::2, 1::2]), labels))
+        return fills, ink
+
+    def _paint_foreground(self, canvas: Canvas, view: View) -> None:
+        if self._foreground is not None:
+            height, width = self._inner
+            zoom = view.zoom * height
+            canvas.paint(self._foreground, zoom, (width / 2 - view.x * zoom, height / 2 - view.y * zoom), FOREGROUND_INDEX)
 
     def _inked(self, fills: np.ndarray, ink: np.ndarray) -> np.ndarray:
         """Fills with the lines on top."""
@@ -295,17 +314,20 @@ class WorldShot:
         tone = np.diag(self.light.line / 255)
         return cv2.add(kept, cv2.transform(strength, tone)) if tone.any() else kept
 
-    def render(self, frame: int) -> Rendered:
-        """Frame number `frame`, 0 <= frame < frames. A held drawing under a still camera is the same to the last bit."""
+    def _check(self, frame: int) -> None:
         if not 0 <= frame < self.frames:
             raise IndexError(f"frame {frame} of a shot of {self.frames} frames; give 0 to {self.frames - 1}")
+
+    def render(self, frame: int) -> Rendered:
+        """Frame number `frame`, 0 <= frame < frames. A held drawing under a still camera is the same to the last bit."""
+        self._check(frame)
         drawing = frame // self.hold
         view = self.camera.at(float(frame / self.frame_rate))
         if self._last is not None and self._last[0] == (drawing, view):
             last = self._last[1]
             return Rendered(last.colour.copy(), last.fills.copy(), last.sketch.copy(), last.labels.copy())
         canvas = self._canvas()
-        height, width = self.size
+        height, width = self._inner
         time_s = float(drawing * self.hold / self.frame_rate)
         zoom = view.zoom * height
         for k, (actor, role) in enumerate(zip(self._actors, self._roles, strict=True)):
@@ -313,17 +335,25 @@ class WorldShot:
             x, y = role.x + role.speed[0] * time_s, role.y + role.speed[1] * time_s
             offset = (width / 2 + (x - view.x) * zoom, height / 2 + (y - view.y) * zoom)
             canvas.paint(actor.draw(role.act.at(time_s)), size * zoom, offset, self._base(k))
-        plate = self._still_plate if self.camera.still else self._plate_under(view)
-        rendered = self._finish(canvas, plate, self._rng(_NOISE, drawing))
+        self._paint_foreground(canvas, view)
+        line, shadow, light = separate(canvas.ink, canvas.borders)
+        fills, ink = self._composed(canvas, view, line)
+        colour = self._inked(fills, ink)
+        sketch = sketched(self.style, ink, shadow, light, colour, self._rng(_NOISE, drawing))
+        step = self.world.shrink
+        labels = cv2.LUT(np.ascontiguousarray(canvas.index[step :: 2 * step, step :: 2 * step]), self._tables[1])
+        rendered = Rendered(self._shrunk(colour), self._shrunk(fills), self._shrunk(sketch), labels)
         self._last = ((drawing, view), rendered)
-        return Rendered(rendered.colour.copy(), rendered.fills.copy(), rendered.sketch.copy(), rendered.labels.copy())
+        return Rendered(rendered.colour.copy(), rendered.fills.copy(), rendered.sketch.copy(), labels.copy())
 
     def plate(self, frame: int = 0) -> np.ndarray:
         """The background with its lines and without characters, under the camera of a frame, uint8 (h, w, 3)."""
-        fills, ink = self._plate_under(self.camera.at(float(frame / self.frame_rate)))
-        if self._glow is not None:
-            fills = cv2.multiply(fills, self._glow, scale=1 / 128)
-        return self._inked(fills, ink)
+        self._check(frame)
+        view = self.camera.at(float(frame / self.frame_rate))
+        canvas = self._canvas()
+        canvas.borders = False
+        self._paint_foreground(canvas, view)
+        return self._shrunk(self._inked(*self._composed(canvas, view, separate(canvas.ink, borders=False)[0])))
 
     def character(self, k: int, variant: int = 0) -> Reference:
         """Character k (1 to `characters`) in another pose, size and view than in the shot, cut out and centred."""
@@ -335,7 +365,7 @@ class WorldShot:
         yaw = sign * float(abs(rng.normal(0, 0.6))) if rng.random() < 0.8 else sign * float(rng.uniform(1.2, 3.1))
         drawing = actor.draw(random_pose(rng, yaw))
         x0, y0, x1, y1 = drawing.bounds()
-        height, width = self.size
+        height, width = self._inner
         kind = rng.random()
         fill = float(rng.uniform(0.88, 0.99))
         if drawing.head and kind < 0.45:
@@ -352,13 +382,11 @@ class WorldShot:
         canvas.borders = False
         canvas.paint(drawing, scale, offset, self._base(k - 1))
         line, _, _ = separate(canvas.ink, borders=False)
-        index = canvas.index
-        cover = cv2.resize(cv2.threshold(index, 1, 255, cv2.THRESH_BINARY)[1], (width, height), interpolation=cv2.INTER_AREA)
-        painted = cv2.resize(cv2.LUT(cv2.merge([index] * 3), self._tables[0]), (width, height), interpolation=cv2.INTER_AREA)
+        cover, painted = self._taken(canvas.index)
         share = np.maximum(cover, 1)[..., None]
         colour = np.minimum(painted.astype(np.uint16) * 255 // share, 255).astype(np.uint8)
         alpha = cv2.max(cover, line)
-        return Reference(self._inked(colour, line), alpha, "character", f"character {k}")
+        return Reference(self._shrunk(self._inked(colour, line)), self._shrunk(alpha), "character", f"character {k}")
 
     def references(self) -> tuple[Reference, ...]:
         """The published multi-reference form: the plate, then each character."""

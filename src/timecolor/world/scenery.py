@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from timecolor.world.curves import box, ellipse, smooth
+from timecolor.world.draw import Drawing
 from timecolor.world.palette import Light, random_colour
 
 KINDS = ("white", "solid", "gradient", "blurred", "room", "land", "street", "sea", "abstract", "wall")
@@ -100,7 +101,7 @@ def _tree(
     r = size * rng.uniform(0.26, 0.42, count)
     crown = smooth(np.stack([x + np.cos(t) * r, y - size * 0.72 + np.sin(t) * r * 0.9], 1), 3)
     plate.area(crown, leaf, line)
-    plate.area((crown - (x, y - size * 0.72)) * 0.55 + (x - size * 0.06, y - size * 0.8), np.clip(leaf * 1.15, 0, 255), 0)
+    plate.area((crown - (x, y - size * 0.72)) * 0.55 + (x - size * 0.06, y - size * 0.8), np.clip(leaf * 1.15, 0, 255), 0.0)
 
 
 def _house(plate: Plate, rng: np.random.Generator, x: float, y: float, size: float, line: float) -> None:
@@ -328,7 +329,57 @@ def _panes(plate: Plate, rng: np.random.Generator, floor: float, line: float) ->
                 [x + step * 0.1, low - 0.02],
             ]
         )
-        plate.area(glare, np.clip(lower * 1.1 + 8, 0, 255), 0)
+        plate.area(glare, np.clip(lower * 1.1 + 8, 0, 255), 0.0)
+
+
+FOREGROUND_SLOTS = 6
+
+
+def foreground(rng: np.random.Generator, half_width: float) -> Drawing:
+    """Something of the background that stands before the characters: a fence, a table, leaves, a post or a window's frame."""
+    drawing = Drawing()
+    kind = rng.integers(5)
+    y = float(rng.uniform(0.2, 0.38))
+    if kind == 0:
+        step, high = float(rng.uniform(0.1, 0.3)), float(rng.uniform(0.15, 0.3))
+        for share in (0.15, 0.6):
+            drawing.fill(box(-2.5, y + high * share, 2.5, y + high * share + 0.04), 0)
+        for x in np.arange(-2.0, 2.0, step):
+            drawing.fill(box(float(x), y, float(x) + 0.04, 1.0), 1)
+    elif kind == 1:
+        x, wide = float(rng.uniform(-0.5, 0.5)), float(rng.uniform(0.4, 1.5))
+        drawing.fill(box(x - wide, y + 0.04, x + wide, 1.2), 1)
+        drawing.shade(0.03)
+        drawing.fill(box(x - wide - 0.04, y, x + wide + 0.04, y + 0.05), 0)
+        for k in range(int(rng.integers(0, 4))):
+            at, size = x + wide * float(rng.uniform(-0.9, 0.9)), float(rng.uniform(0.03, 0.07))
+            drawing.fill(box(at - size, y - size * 2.2, at + size, y + 0.01), 2 + k)
+            drawing.shade(size * 0.6)
+    elif kind == 2:
+        for k in range(int(rng.integers(4, 14))):
+            x, size, lean = float(rng.uniform(-1.0, 1.0)), float(rng.uniform(0.1, 0.3)), float(rng.normal(0, 0.1))
+            half = size * 0.2
+            leaf = np.array(
+                [
+                    [x - half, 0.6],
+                    [x + lean - half, 0.55 - size * 0.6],
+                    [x + 2 * lean, 0.5 - size],
+                    [x + half, 0.6],
+                ]
+            )
+            drawing.fill(smooth(leaf, 3), k % 4)
+            drawing.stroke(leaf[[0, 2]], 0.6)
+    elif kind == 3:
+        x, wide = float(rng.uniform(-1.0, 1.0)) * half_width * 0.8, float(rng.uniform(0.02, 0.1))
+        drawing.fill(box(x - wide, -1.2, x + wide, 1.2), 0)
+        drawing.shade(wide * 0.6)
+    else:
+        wide = float(rng.uniform(0.03, 0.12))
+        for x in (-half_width, half_width):
+            drawing.fill(box(x - wide, -1.2, x + wide, 1.2), 0)
+        drawing.fill(box(-2.5, 0.5 - wide, 2.5, 1.2), 0)
+        drawing.shade(wide * 0.4)
+    return drawing
 
 
 def _wall(plate: Plate, rng: np.random.Generator, line: float) -> None:
@@ -384,12 +435,12 @@ def _brushed(rng: np.random.Generator, colour: np.ndarray, scale: float) -> np.n
 
 
 def paint_plate(
-    seed: tuple[int, ...], scale: float, half: tuple[float, float], line: float, light: Light
+    seed: tuple[int, ...], scale: float, half: tuple[float, float], line: float, light: Light, plain: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """A plate without characters: colours uint8 (h, w, 3) without lines, and its line cover uint8 (h, w).
 
     scale: pixels per unit. half: half width and height to be covered, units. line: line width, pixels.
-    The same seed gives the same scene at any size.
+    plain: it may be empty paper. The same seed gives the same scene at any size.
     """
     rng = np.random.default_rng(seed)
     width, height = max(2, 2 * round(half[0] * scale)), max(2, 2 * round(half[1] * scale))
@@ -402,6 +453,8 @@ def paint_plate(
         light,
     )
     kind = KINDS[rng.choice(len(KINDS), p=_SHARES)]
+    if not plain and kind in ("white", "solid", "gradient"):
+        kind = "land"
     if kind == "white":
         plate.colour[:] = 255
         return plate.colour, plate.ink

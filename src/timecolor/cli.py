@@ -1,0 +1,309 @@
+"""The command line: parse, call, print."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from timecolor import __version__
+from timecolor.colorize import Coloured, Colorizer, ColorizeOptions
+from timecolor.geometry import Clip
+from timecolor.media import ClipWriter, InputError, did_you_mean, open_frames
+from timecolor.shot import Reference, Shot
+from timecolor.shotfiles import ShotFile, load_shots, read_reference
+from timecolor.sketch import SketchStyle, extract_clip
+
+app = App(name="timecolor", help="Colour a line-art animation shot from coloured references.", version=__version__)
+say = Console(stderr=True)
+
+
+@app.command
+def colorize(
+    shot: list[Path],
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    reference: Annotated[list[Path] | None, Parameter(name=["--reference", "-r"], consume_multiple=True)] = None,
+    format: Literal["mp4", "mkv", "mov", "png"] = "mp4",  # noqa: A002 (the option's name)
+    model: str = "toon",
+    device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    options: Annotated[ColorizeOptions, Parameter(name="*")] = ColorizeOptions(),  # noqa: B008 (frozen)
+    overwrite: bool = False,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
+    """Colour shots. A shot is a folder, a job .json, or a sketch (video or images) with --reference.
+
+    Parameters
+    ----------
+    shot
+        Shot folders, job files or sketches.
+    out
+        The output: a file (.mp4, .mkv lossless, .mov) or, for several shots or where it ends in /, a folder.
+    reference
+        Coloured images for a bare sketch, or further ones for a shot folder without labels.
+    format
+        Of the outputs in a folder.
+    model
+        toon (embedded) or a .safetensors file.
+    overwrite
+        Replace existing outputs.
+    as_json
+        One JSON line per shot on standard output.
+    """
+    jobs = [job for path in shot for job in load_shots(path)]
+    extra = tuple(read_reference(path) for path in reference or ())
+    jobs = [replace(job, shot=_with_references(job.shot, extra)) for job in jobs]
+    plans = [(job, _options(job, options), _target(out, job, format, len(jobs))) for job in jobs]
+    _refuse_doubles([target for _, _, target in plans])
+    # Every writer checks its path before any work is done.
+    writers = [
+        ClipWriter(target, *job.shot.sketch.shape[1:3], job.shot.frame_rate, overwrite=overwrite) for job, _, target in plans
+    ]
+    colorizer = Colorizer.load(model, device, dtype)
+    for (job, chosen, target), writer in zip(plans, writers, strict=True):
+        with _bars(job.shot.name) as show, writer:
+            for event in colorizer.stream(job.shot, chosen):
+                if isinstance(event, Coloured):
+                    writer.write(event.frame)
+                else:
+                    show(event.stage, event.done, event.total)
+        if as_json:
+            _json({"shot": job.shot.name, "out": str(target), "frames": writer.frames, "options": asdict(chosen)})
+        else:
+            say.print(f"{escape(job.shot.name)}: {writer.frames} frames -> {escape(str(target))}")
+
+
+@app.command
+def demo(*, out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("out/demo"), seed: int = 4, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
+    """Draw a shot, colour it with the embedded weights, and measure the result against the truth.
+
+    Leaves the shot's files, the video, a contact sheet and the figures in the folder.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    seed
+        Which shot of the held-out world.
+    as_json
+        Figures as JSON on standard output.
+    """
+    from timecolor.demo import run
+
+    with _bars("demo") as show:
+        figures = run(out, seed, show)
+    if as_json:
+        _json(figures)
+        return
+    for name, row in figures["figures"].items():
+        say.print(f"{name:>8}: " + "  ".join(f"{k} {v}" for k, v in row.items()))
+    say.print(f"video, contact sheet and figures are in {escape(str(out))}")
+
+
+@app.command
+def sketch(
+    clip: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    style: SketchStyle = "clean",
+    binarise: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Take the lines from a coloured clip.
+
+    Parameters
+    ----------
+    clip
+        A video or a folder of images.
+    out
+        A video or, ending in /, a folder of PNGs.
+    style
+        How the lines look.
+    binarise
+        Black and white only.
+    overwrite
+        Replace an existing output.
+    """
+    frames = open_frames(clip)
+    total, height, width = frames.shape[:3]
+    with _bars(clip.name) as show, ClipWriter(out, height, width, frames.frame_rate or 24, overwrite=overwrite) as writer:
+        for i in range(total):
+            writer.write(extract_clip(frames[i : i + 1], style, binarise)[0])
+            show("sketching", i + 1, total)
+    say.print(f"{total} frames -> {escape(str(out))}")
+
+
+@app.command
+def info(
+    *,
+    model: str = "toon",
+    frames: int = 17,
+    height: int = 480,
+    width: int = 720,
+    references: int = 3,
+    options: Annotated[ColorizeOptions, Parameter(name="*")] = ColorizeOptions(),  # noqa: B008 (frozen)
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
+    """What a model needs for a shot of a size: tokens, memory, and time on this machine (a short measurement).
+
+    Parameters
+    ----------
+    model
+        toon (embedded) or a .safetensors file.
+    frames
+        Length of the shot.
+    height
+        Of the sketch, in pixels.
+    width
+        Of the sketch, in pixels.
+    references
+        How many.
+    as_json
+        As JSON on standard output.
+    """
+    colorizer = Colorizer.load(model)
+    need = colorizer.need(Clip(frames, height, width), references, options)
+    seconds = colorizer.measured_seconds(need, references, options)
+    facts: dict[str, Any] = {
+        "model": model,
+        "parameters": sum(p.numel() for p in colorizer.denoiser.parameters()),
+        "working size": f"{need.working.width}x{need.working.height}",
+        "token grid": f"{need.grid.frames} x {need.grid.height} x {need.grid.width}",
+        "tokens": need.tokens,
+        "drawings at once": need.piece,
+        "memory (MiB)": round(need.memory_bytes / 2**20),
+        "network (GFLOP)": round(need.operations / 1e9),
+        "time (s)": round(seconds, 1),
+    }
+    if as_json:
+        _json(facts)
+        return
+    for name, value in facts.items():
+        say.print(f"{name:>18}: {value}")
+
+
+@app.command
+def train(
+    *,
+    preset: str = "toon",
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("runs/toon"),
+    device: str = "auto",
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+) -> None:
+    """Train the embedded model on the procedural world. To resume, run the same command again.
+
+    Parameters
+    ----------
+    preset
+        A name from timecolor.train.presets.
+    out
+        The run's folder.
+    minutes
+        Stop with a checkpoint after this long.
+    steps
+        Length of the run, instead of the preset's.
+    workers
+        Processes that draw the shots.
+    """
+    from timecolor.train.__main__ import run
+
+    run(preset, out, device, minutes, steps, seed, workers, lambda line: say.print(line, highlight=False))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: one line and exit code 2 for what the user can mend, 130 for Ctrl-C; `--debug` shows the traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that half-written files are dropped
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except KeyboardInterrupt:
+        say.print("stopped; nothing was left half-written")
+        sys.exit(130)
+    except (ValueError, MemoryError, FloatingPointError, CycloptsError, OSError) as error:
+        if debug:
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        say.print(f"timecolor: {text}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _with_references(shot: Shot, extra: tuple[Reference, ...]) -> Shot:
+    if not extra:
+        return shot
+    if shot.labels is not None:
+        raise InputError(f"{shot.name}: has labels, so --reference cannot tell which area it is for; name it in shot.toml")
+    return replace(shot, references=(*shot.references, *extra))
+
+
+def _options(job: ShotFile, options: ColorizeOptions) -> ColorizeOptions:
+    """The command's options over the file's: what the command leaves at its default, the file may set."""
+    known = {f.name: f.default for f in fields(ColorizeOptions)}
+    given = {}
+    for name, value in job.options.items():
+        if name in ("caption", "output_name"):
+            continue
+        if name == "size" and isinstance(value, list | tuple):
+            continue  # a job's height and width are those of its model; here the output has the sketch's own size
+        if name not in known:
+            raise InputError(f"{job.shot.name}: unknown option {name!r}{did_you_mean(name, known)}")
+        if getattr(options, name) == known[name]:
+            given[name] = value
+    try:
+        return replace(options, **given)
+    except TypeError as error:
+        raise InputError(f"{job.shot.name}: options do not fit ({error})") from error
+
+
+def _target(out: Path, job: ShotFile, suffix: str, jobs: int) -> Path:
+    """Where a shot goes: `out` itself for one shot and a file name, else a file or folder in `out`."""
+    if jobs == 1 and out.suffix and not out.is_dir():
+        return out
+    if out.suffix and not out.is_dir():
+        raise InputError(f"{out}: is one file but there are {jobs} shots; give a folder")
+    name = str(job.options.get("output_name") or job.shot.name)
+    return out / (name if suffix == "png" else f"{name}.{suffix}")
+
+
+def _refuse_doubles(targets: list[Path]) -> None:
+    for target in targets:
+        if targets.count(target) > 1:
+            raise InputError(f"{target}: two shots would be written there; give them unlike names or unlike --out folders")
+
+
+@contextmanager
+def _bars(name: str) -> Iterator[Any]:
+    """A bar per stage, drawn where a person looks."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=say, transient=True, disable=not say.is_terminal) as progress:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(f"{escape(name)} {stage}", total=total)
+            progress.update(tasks[stage], completed=done, total=total)
+
+        yield show
+
+
+def _json(data: Any) -> None:
+    sys.stdout.write(json.dumps(data, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()
