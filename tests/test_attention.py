@@ -13,7 +13,7 @@ from timecolor.geometry import Grid
 from timecolor.layout import TokenLayout
 
 
-def shot(references, seed, batch=1, text=0, grid=Grid(3, 3, 4)):  # noqa: B008 (frozen)
+def shot(references, seed, batch=1, text=0, grid=Grid(3, 3, 4)):
     layout = TokenLayout(grid, references, text=text)
     generator = torch.Generator().manual_seed(seed)
     bits = torch.randint(0, 1 << references, (batch, grid.tokens), generator=generator)

@@ -22,7 +22,7 @@ def model(config=SMALL, seed=0):
     return toon.eval()
 
 
-def conditions(references, bits=None, grid=Grid(3, 2, 3), rule=Rule("cached", 1), execution="auto", seed=1, start=0):  # noqa: B008 (frozen)
+def conditions(references, bits=None, grid=Grid(3, 2, 3), rule=Rule("cached", 1), execution="auto", seed=1, start=0):
     layout = TokenLayout(grid, references)
     generator = torch.Generator().manual_seed(seed)
     bits = unlabelled(grid) if bits is None else bits
@@ -31,7 +31,7 @@ def conditions(references, bits=None, grid=Grid(3, 2, 3), rule=Rule("cached", 1)
     return Conditions(layout, shot_tokens(layout, bits), sketch, pictures, rule, execution, start)
 
 
-def noise(grid=Grid(3, 2, 3), seed=2):  # noqa: B008 (frozen)
+def noise(grid=Grid(3, 2, 3), seed=2):
     return torch.randn(1, grid.frames, 3, grid.height * 2, grid.width * 2, generator=torch.Generator().manual_seed(seed))
 
 
@@ -76,7 +76,7 @@ def test_order_of_references_is_invisible():
 
 @pytest.mark.parametrize("execution", ["dense", "grouped"])
 def test_reference_of_another_label_is_invisible_through_one_layer(execution):
-    """One layer, labels exclusive: changing reference B leaves region A bit-identical. (More layers leak through the target, as published.)"""
+    """One layer, labels exclusive: changing reference B leaves region A bit-identical (more layers leak, as published)."""
     toon = model(replace(SMALL, layers=1))
     bits = torch.full((1, 18), 0b01)
     bits[0, 9:] = 0b10
@@ -99,7 +99,9 @@ def test_a_piece_with_its_surroundings_equals_the_whole():
     latents = noise(Grid(9, 2, 3))
     expected = colours(toon, whole, latents)[:, 4]
     layout = TokenLayout(Grid(5, 2, 3), 1)
-    piece = Conditions(layout, shot_tokens(layout, unlabelled(layout.grid)), whole.sketch[:, 2:7], whole.references, whole.rule, start=2)
+    piece = Conditions(
+        layout, shot_tokens(layout, unlabelled(layout.grid)), whole.sketch[:, 2:7], whole.references, whole.rule, start=2
+    )
     torch.testing.assert_close(colours(toon, piece, latents[:, 2:7])[:, 2], expected, atol=1e-4, rtol=1e-4)
 
 

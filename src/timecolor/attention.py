@@ -6,6 +6,7 @@ q (b heads n d), k and v (b heads m d), and returns (b heads n d).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -74,9 +75,7 @@ class Dense:
         return cls(tuple(parts))
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        outs = [
-            F.scaled_dot_product_attention(q[:, :, n], k[:, :, m], v[:, :, m], attn_mask=mask) for n, m, mask in self.parts
-        ]
+        outs = [F.scaled_dot_product_attention(q[:, :, n], k[:, :, m], v[:, :, m], attn_mask=mask) for n, m, mask in self.parts]
         return torch.cat(outs, dim=2)
 
 
@@ -185,8 +184,7 @@ def _changes(*columns: Tensor) -> Tensor:
 def _runs(*columns: Tensor) -> list[slice]:
     """Maximal stretches over which all columns are constant."""
     ends = (_changes(*columns).nonzero().flatten() + 1).tolist()
-    edges = [0, *ends, len(columns[0])]
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise([0, *ends, len(columns[0])])]
 
 
 def _attend_with_weight(q: Tensor, k: Tensor, v: Tensor) -> tuple[Float[Tensor, "b heads n d"], Float[Tensor, "b heads n"]]:

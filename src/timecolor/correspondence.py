@@ -77,7 +77,10 @@ def may_attend(q: Tokens, k: Tokens, rule: Rule) -> Bool[Tensor, "..."]:
 
 
 def shot_tokens(layout: TokenLayout, bits: Int[Tensor, "b target"]) -> Tokens:
-    """Tokens of a whole sequence whose target tokens may see the references of `bits`; a sketch token sees what the target there does."""
+    """Tokens of a whole sequence whose target may see the references of `bits`; a sketch token sees what the target there does.
+
+    Raises ValueError for more references than there are bits.
+    """
     if layout.references > MOST_REFERENCES:
         raise ValueError(f"shot has {layout.references} references; at most {MOST_REFERENCES} are supported")
     rows = []
@@ -101,7 +104,7 @@ def label_bits(
     compression: Compression,
     rule: CellRule = "coverage",
     share: float = 0.125,
-) -> Int[Tensor, "target"]:
+) -> Int[Tensor, " target"]:
     """References that each target token may see, from a label video at the working size.
 
     coverage: every label that fills at least `share` of the token's pixels counts, and the most frequent one always does, so

@@ -36,6 +36,6 @@ class Denoiser(Protocol):
         """The model's cache: what can be computed once per shot."""
         ...
 
-    def predict(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, "b"], cache: Any) -> Tensor:
+    def predict(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, " b"], cache: Any) -> Tensor:
         """The clean latents (b f c h w) for noisy ones at `timestep` in [0, 1], 1 = pure noise."""
         ...

@@ -6,23 +6,27 @@ from torch import Tensor
 from timecolor.shapes import Float
 
 
-def noised(clean: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], timestep: Float[Tensor, "b"]) -> Float[Tensor, "b ..."]:
+def noised(clean: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], timestep: Float[Tensor, " b"]) -> Float[Tensor, "b ..."]:
     """x_t = (1 - t) x_0 + t noise: the straight path of rectified flow (Liu et al. 2022, Eq. 1)."""
     t = _like(timestep, clean)
     return (1 - t) * clean + t * noise
 
 
-def velocity(clean: Float[Tensor, "b ..."], noisy: Float[Tensor, "b ..."], timestep: Float[Tensor, "b"]) -> Float[Tensor, "b ..."]:
+def velocity(
+    clean: Float[Tensor, "b ..."], noisy: Float[Tensor, "b ..."], timestep: Float[Tensor, " b"]
+) -> Float[Tensor, "b ..."]:
     """dx/dt = (x_t - x_0) / t, for t > 0; equals noise - x_0 on the path."""
     return (noisy - clean) / _like(timestep, noisy)
 
 
-def clean_of(speed: Float[Tensor, "b ..."], noisy: Float[Tensor, "b ..."], timestep: Float[Tensor, "b"]) -> Float[Tensor, "b ..."]:
+def clean_of(
+    speed: Float[Tensor, "b ..."], noisy: Float[Tensor, "b ..."], timestep: Float[Tensor, " b"]
+) -> Float[Tensor, "b ..."]:
     """x_0 = x_t - t v (inverse of `velocity`)."""
     return noisy - _like(timestep, noisy) * speed
 
 
-def schedule(steps: int, shift: float = 3.0) -> Float[Tensor, "s"]:
+def schedule(steps: int, shift: float = 3.0) -> Float[Tensor, " s"]:
     """Times from 1 to 0, (steps + 1): t = shift u / (1 + (shift - 1) u) for u evenly spaced (Esser et al. 2024, Eq. 23).
 
     shift > 1 spends more steps at high noise, where colours are decided. Raises ValueError for fewer than one step.
@@ -32,14 +36,14 @@ def schedule(steps: int, shift: float = 3.0) -> Float[Tensor, "s"]:
     return _shifted(torch.linspace(1, 0, steps + 1), shift)
 
 
-def training_times(batch: int, generator: torch.Generator, shift: float = 3.0, pure: float = 0.35) -> Float[Tensor, "b"]:
+def training_times(batch: int, generator: torch.Generator, shift: float = 3.0, pure: float = 0.35) -> Float[Tensor, " b"]:
     """Random times in (0, 1], shifted as in `schedule`; a share `pure` of them is exactly 1, where sampling starts."""
     u = torch.rand(batch, generator=generator)
     t = _shifted(u, shift).clamp(min=0.02)
     return torch.where(torch.rand(batch, generator=generator) < pure, torch.ones(batch), t)
 
 
-def loss(prediction: Float[Tensor, "b ..."], clean: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
+def loss(prediction: Float[Tensor, "b ..."], clean: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
     """Squared error of the predicted clean target, per sample. Target frames only, as published: nothing else is predicted."""
     return (prediction.float() - clean.float()).square().flatten(1).mean(1)
 

@@ -40,21 +40,22 @@ DEFAULT = FinishOptions()
 GRAIN = 0.06
 LINE = 0.25
 # Half-widths of the gaps in lines that stay closed, in pixels of a 480-line picture, widest first; 0 lets narrow regions in.
-GAPS = (1.5, 0.75, 0.0)
-# Free spots up to this many pixels of a 480-line picture are holes in a rough line, not regions.
-HOLE = 6
+GAPS = (2.0, 1.0, 0.0)
+# Up to this many pixels of a 480-line picture, free spots are holes in a rough line, not regions; and inked ones specks, not lines.
+HOLE = 6.0
+SPECK = 8.0
 
 # Blurs of the model's picture that are tried, standard deviation in cells; weights of the window that tells what is well inside.
 BLURS = (0.0, 0.6, 1.0)
 WINDOW = (0.239, 0.522, 0.239)
 # A cell this far (RGB, 0..1) from what its regions' colours explain is doubted: the model is wrong there.
 OUTLIER = 0.2
-# How much a region's vote weighs against the cells it is mixed in: in any case, and for each cell well inside.
+# What a region's vote weighs against the cells it is mixed in: in flat art, in painted art, and more for each cell well inside.
 HOLD = 0.15
+HOLD_PAINTED = 3.0
 HOLD_INSIDE = 0.3
-HOLD_PAINTED = 1.0
 
-# CIE Lab distance up to which a region takes a palette's colour.
+# CIE Lab distance up to which a region takes a palette's colour, or the white of bare paper.
 SNAP = 8.0
 SNAP_WHITE = 3.0
 # Spread of colours (CIE Lab) inside a region from which it is shaded, alone and as a multiple of the frame's noise. A region
@@ -153,7 +154,7 @@ def _lab(colours: np.ndarray) -> np.ndarray:
 
 
 def _snap(colours: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colours (n, 3) moved to the palette's nearest where that is near, and which ones found none near: uint8 (n, 3), bool (n,)."""
+    """Colours (n, 3) moved to the palette's nearest where that is near, and which found none: uint8 (n, 3), bool (n,)."""
     white = np.full((1, 3), 255, np.uint8)
     lab, known = _lab(colours), _lab(np.concatenate([palette, white]))
     distance = np.linalg.norm(lab[:, None] - known[None], axis=2)
@@ -185,7 +186,7 @@ def _flat_colours(reference: Reference) -> list[tuple[tuple[int, ...], int]]:
     image = reference.image
     h, w = image.shape[:2]
     # A window wider than a line: lines and their anti-aliasing are nowhere flat in it.
-    side = 2 * max(1, round(min(h, w) / 400)) + 1
+    side = 2 * max(2, round(min(h, w) / 240)) + 1
     window = np.ones((side, side), np.uint8)
     flat = cv2.subtract(cv2.dilate(image, window), cv2.erode(image, window)).max(axis=2) <= 3
     shown = np.ones((h, w), bool) if reference.alpha is None else reference.alpha > 250
@@ -297,15 +298,24 @@ def _stretch(dark: np.ndarray, level: np.ndarray | float) -> np.ndarray:
 
 
 def _regions(opacity: np.ndarray) -> np.ndarray:
-    free = (opacity < LINE).astype(np.uint8)
+    unit = max(1.0, min(opacity.shape) / 480)
+    free = _without_specks((opacity >= LINE).astype(np.uint8), SPECK * unit * unit) == 0
     if free.all() or not free.any():
         return np.zeros(opacity.shape, np.int32)
-    room = cv2.distanceTransform(free, cv2.DIST_L2, 3)
-    unit = max(1.0, min(opacity.shape) / 480)
+    room = cv2.distanceTransform(free.astype(np.uint8), cv2.DIST_L2, 3)
     labels = np.zeros(opacity.shape, np.int32)
     for gap in GAPS:
-        labels = _grow(labels, room > gap * unit, HOLE * unit * unit if gap == 0 else 0)
+        labels = _grow(labels, room > gap * unit, HOLE * unit * unit if gap == 0 else 0.0)
     return _nearest(labels) - 1 if labels.any() else labels
+
+
+def _without_specks(line: np.ndarray, largest: float) -> np.ndarray:
+    """A line mask (1 = line) without its parts of up to `largest` pixels."""
+    found = cv2.connectedComponentsWithStats(line, connectivity=8, ltype=cv2.CV_32S)
+    parts, sizes = np.asarray(found[1], np.int32), found[2][:, cv2.CC_STAT_AREA]
+    kept = sizes > largest
+    kept[0] = False
+    return kept.astype(np.uint8)[parts]
 
 
 def _grow(labels: np.ndarray, free: np.ndarray, smallest: float) -> np.ndarray:
@@ -485,8 +495,8 @@ def _blur(cells: np.ndarray, sigma: float) -> np.ndarray:
 class _Shading:
     """How the model's colours differ from flat regions.
 
-    flat: (areas, 3) in [0, 1]. blur: of the model's picture, in cells. rest: float32 (h', w', 3), what the flat colours leave of each
-    cell. order, bounds: the entries of region r are order[bounds[r]:bounds[r + 1]].
+    flat: (areas, 3) in [0, 1]. blur: of the model's picture, in cells. rest: float32 (h', w', 3), what the flat colours leave of
+    each cell. order, bounds: the entries of region r are order[bounds[r]:bounds[r + 1]].
     """
 
     cells: _Cells
@@ -499,8 +509,8 @@ class _Shading:
     def varying(self, stray: np.ndarray, painted: np.ndarray) -> np.ndarray:
         """Regions whose colours vary more than the frame's noise explains, int (n,).
 
-        stray: bool (areas,), the colour is no flat colour of the references; painted: they have none at all, so that even a region
-        too small to measure is taken to vary.
+        stray: bool (areas,), the colour is no flat colour of the references; painted: they have none at all, so that even a
+        region too small to measure is taken to vary.
         """
         cells, (rows, columns) = self.cells, self.rest.shape[:2]
         inside = cells.deep > 0.9
@@ -525,7 +535,7 @@ class _Shading:
         return np.flatnonzero(np.where(large, size(slow) > enough, painted))
 
     def paint(self, fills: np.ndarray, areas: np.ndarray, chosen: np.ndarray) -> None:
-        """Paint the chosen regions with their flat colour and their own cells' rest, interpolated up to their borders, in place."""
+        """Paint the chosen regions in place: their flat colour and their own cells' rest, interpolated up to the border."""
         rest = self.rest.copy()
         # Large regions first: what they explain of a cell is no longer there for a small neighbour to make up for.
         for area in chosen[np.argsort(self.bounds[chosen] - self.bounds[chosen + 1], kind="stable")]:

@@ -83,11 +83,11 @@ class TokenLayout:
         """Sketch and references, which follow the target without a gap."""
         return slice(self.target.stop, self.tokens)
 
-    def kinds(self) -> Int[Tensor, "n"]:
+    def kinds(self) -> Int[Tensor, " n"]:
         """Kind of every token."""
         return torch.cat([torch.full((s.stop - s.start,), int(s.kind)) for s in self.spans])
 
-    def frames(self) -> Int[Tensor, "n"]:
+    def frames(self) -> Int[Tensor, " n"]:
         """Latent frame of every target and sketch token; -1 for text and references, which belong to no moment."""
         moments = torch.arange(self.grid.frames).repeat_interleave(self.grid.per_frame)
         timed = (Kind.TARGET, Kind.SKETCH)

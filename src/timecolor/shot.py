@@ -66,7 +66,7 @@ class Labels:
     """Which area of the shot is coloured from which references.
 
     video: integers (t, h, w), 0 = background. references: label -> indices of the references that may colour it;
-    two sheets of one character share one label. A label without an entry takes the reference of its own number (the published rule).
+    two sheets of one character share one label. A label without an entry takes the reference of its own number, as published.
     """
 
     video: Frames
@@ -98,12 +98,11 @@ class Shot:
             raise ValueError(f"{self.name}: sketch is {shape}; it needs at least one frame with at least one pixel")
         if self.labels is not None and tuple(self.labels.video.shape) != shape[:3]:
             raise ValueError(
-                f"{self.name}: labels are {tuple(self.labels.video.shape)} but the sketch is {shape[:3]} (frames, height, width); "
-                "save them with the same frames at the same size"
+                f"{self.name}: labels are {tuple(self.labels.video.shape)} but the sketch is {shape[:3]} "
+                "(frames, height, width); save them with the same frames at the same size"
             )
         for label, indices in () if self.labels is None else self.labels.references.items():
             missing = [r for r in indices if not 0 <= r < len(self.references)]
             if missing:
-                raise ValueError(
-                    f"{self.name}: label {label} names reference {missing[0]} but there are {len(self.references)} (counted from 0)"
-                )
+                count = len(self.references)
+                raise ValueError(f"{self.name}: label {label} names reference {missing[0]} but there are {count}, counted from 0")

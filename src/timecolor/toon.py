@@ -6,6 +6,8 @@ tokens, positions and visibility are settled before the first block (§3.2-3.4),
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -29,8 +31,8 @@ TOON_ROPE = Rope(base=(48, 48), ranked=False, dims=(8, 12, 12), theta=100.0, per
 class ToonConfig:
     """Sizes of the model.
 
-    channels: of target latents. cell: pixels along the side of a token at the working size. pointer: colours may be taken from the
-    references as they are (see `Pointer`).
+    channels: of target latents. cell: pixels along the side of a token at the working size. pointer: colours may be taken
+    from the references as they are (see `Pointer`).
     """
 
     width: int = 128
@@ -46,21 +48,26 @@ class ToonConfig:
 
     def __post_init__(self) -> None:
         if sum(self.rope.dims) * self.heads != self.width:
-            raise ValueError(f"width is {self.width}; {self.heads} heads of {sum(self.rope.dims)} make {self.heads * sum(self.rope.dims)}")
+            made = f"{self.heads} heads of {sum(self.rope.dims)}"
+            raise ValueError(f"width is {self.width}; {made} need {self.heads * sum(self.rope.dims)}")
 
 
 @dataclass(slots=True)
 class ToonCache:
-    """Per shot: what every step shares. keys, values: per layer (b heads n d), the target's slots first and rewritten at each step."""
+    """Per shot: what every step shares.
+
+    keys, values: per layer, (b heads n d), the target's slots first and rewritten at each step. order: sequence position ->
+    token, sorted for the grouped execution. embedded: `joint` only, the condition tokens, which every step runs anew.
+    """
 
     conditions: Conditions
-    order: Tensor  # sequence position -> token, sorted for the grouped execution
+    order: Tensor
     cos: Tensor
     sin: Tensor
     attend: Attention
     keys: list[Tensor]
     values: list[Tensor]
-    embedded: Tensor | None = None  # `joint` only: the condition tokens, which every step runs anew
+    embedded: Tensor | None = None
     pointing: "Pointing | None" = None
 
 
@@ -84,7 +91,7 @@ class Stem(nn.Module):
         if 2**halvings != cell:
             raise ValueError(f"cell is {cell}; use a power of 2")
         widths = [channels, *(max(32, width >> (halvings - 1 - i)) for i in range(halvings - 1)), width]
-        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
 
     def forward(self, pictures: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b n d"]:
         x = pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
@@ -135,8 +142,9 @@ class Pointing:
 class Pointer(nn.Module):
     """Colours taken from the references as they are: every target latent points at latents of the references it may see.
 
-    A key of its own, which all see, stands for "none of them"; its weight is what the generated colour gets. So colours come out as
-    mixtures of real ones, and a shot without references is generated. Not in the paper, whose decoder has to repaint every colour.
+    A key of its own, which all see, stands for "none of them"; its weight is what the generated colour gets. So colours come
+    out as mixtures of real ones, and a shot without references is generated. Not in the paper, whose decoder has to repaint
+    every colour.
     """
 
     def __init__(self, width: int, slots: int, head: int) -> None:
@@ -173,7 +181,7 @@ class Pointer(nn.Module):
 class Toon(nn.Module):
     """The embedded denoiser. Predicts the clean target (x0); conditions are modulated at t = 0 in the `cached` regime."""
 
-    def __init__(self, config: ToonConfig = ToonConfig()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, config: ToonConfig = ToonConfig()) -> None:
         super().__init__()
         self.config = config
         width = config.width
@@ -211,7 +219,7 @@ class Toon(nn.Module):
         attend = attention.prepare(tokens[layout.conditions], tokens[layout.conditions], rule, conditions.execution)
         shared = self.modulation(self.time(_waves(torch.zeros(len(x), device=device)).to(x.dtype)))
         keys, values = [], []
-        for block in self.blocks:
+        for block in self._layers():
             modulation = _parts(shared + block.offset)
             q, k, v = block.qkv(x, modulation, cos[split:], sin[split:])
             slots = k.new_empty(k.shape[0], k.shape[1], split, k.shape[3])
@@ -223,7 +231,7 @@ class Toon(nn.Module):
         attend = attention.prepare(tokens[layout.target.slice], tokens, rule, conditions.execution)
         return ToonCache(conditions, order, cos, sin, attend, keys, values, None, pointing)
 
-    def predict(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, "b"], cache: ToonCache) -> Tensor:
+    def predict(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, " b"], cache: ToonCache) -> Tensor:
         """Clean latents (b f c h w). `cached`: only the target's tokens run, against the cache's keys and values."""
         layout = cache.conditions.layout
         split = layout.target.stop
@@ -234,7 +242,7 @@ class Toon(nn.Module):
         if cache.embedded is not None:
             x = torch.cat([x, cache.embedded], dim=1)
         cos, sin = cache.cos[: x.shape[1]], cache.sin[: x.shape[1]]
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self._layers()):
             modulation = _parts(shared + block.offset)
             q, k, v = block.qkv(x, modulation, cos, sin)
             if cache.embedded is None:
@@ -246,7 +254,7 @@ class Toon(nn.Module):
         colours = self._colours(x, emb, layout, cache.pointing, cos, sin)
         return unpatchify(colours[:, back], layout, self.config.patch)
 
-    def forward(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, "b"], conditions: Conditions) -> Tensor:
+    def forward(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, " b"], conditions: Conditions) -> Tensor:
         """What `prepare` and `predict` give, in one differentiable pass over the whole sequence; for training."""
         layout, rule = conditions.layout, conditions.rule
         tokens = conditions.tokens.to(latents.device)
@@ -259,7 +267,7 @@ class Toon(nn.Module):
         emb = self.time(_waves(timestep))
         at_target = self.modulation(emb)
         at_rest = self.modulation(self.time(_waves(torch.zeros_like(timestep)))) if rule.regime == "cached" else at_target
-        for block in self.blocks:
+        for block in self._layers():
             pairs = zip(_parts(at_target + block.offset), _parts(at_rest + block.offset), strict=True)
             modulation = [torch.cat([a.expand(-1, split, -1), b.expand(-1, x.shape[1] - split, -1)], dim=1) for a, b in pairs]
             q, k, v = block.qkv(x, modulation, cos, sin)
@@ -267,7 +275,12 @@ class Toon(nn.Module):
         colours = self._colours(x, emb, layout, pointing, cos, sin)
         return unpatchify(colours, layout, self.config.patch)
 
-    def _colours(self, x: Tensor, emb: Tensor, layout: TokenLayout, pointing: Pointing | None, cos: Tensor, sin: Tensor) -> Tensor:
+    def _layers(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
+
+    def _colours(
+        self, x: Tensor, emb: Tensor, layout: TokenLayout, pointing: Pointing | None, cos: Tensor, sin: Tensor
+    ) -> Tensor:
         """Clean colours of the target's tokens from the last block's output: the target's tokens, or the whole sequence."""
         shift, scale = self.final_modulation(emb)[:, None].chunk(2, dim=-1)
         normed = self.norm(x)
@@ -281,8 +294,10 @@ class Toon(nn.Module):
         turn = (cos[:split].repeat_interleave(slots, 0), sin[:split].repeat_interleave(slots, 0))
         return self.pointer(normed[:, :split], generated, pointing, *turn)
 
-    def _pointing(self, conditions: Conditions, tokens: Tokens, cos: Tensor, sin: Tensor, training: bool = False) -> Pointing | None:
-        """Who may point at what: the predicate again, for each latent of a token and with "none" as a text token before the keys."""
+    def _pointing(
+        self, conditions: Conditions, tokens: Tokens, cos: Tensor, sin: Tensor, training: bool = False
+    ) -> Pointing | None:
+        """Who may point at what: the predicate again, for each latent of a token, with "none" as a text token before the keys."""
         if self.pointer is None:
             return None
         layout, slots = conditions.layout, self.pointer.slots
@@ -305,7 +320,7 @@ def _parts(modulation: Float[Tensor, "b d"]) -> list[Tensor]:
     return list(modulation[:, None].chunk(6, dim=-1))
 
 
-def _waves(timestep: Float[Tensor, "b"], channels: int = 64) -> Float[Tensor, "b c"]:
+def _waves(timestep: Float[Tensor, " b"], channels: int = 64) -> Float[Tensor, "b c"]:
     """Sinusoidal features of t in [0, 1]."""
     speeds = torch.exp(torch.linspace(0, math.log(1000.0), channels // 2, device=timestep.device))
     angles = timestep.float()[:, None] * speeds

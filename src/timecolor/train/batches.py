@@ -70,7 +70,7 @@ def loader(preset: Preset, start: int) -> DataLoader:
 def make_batch(
     preset: Preset, bucket: Bucket, protocol: Protocol, references: int, seed: int, indices: range, augment: bool
 ) -> Batch:
-    """One batch of the world's shots `indices`; multi-reference has the plate, then the characters, then further views of them."""
+    """One batch of the world's shots `indices`; multi-reference is the plate, the characters, then further views of them."""
     samples = [_sample(preset, bucket, protocol, references, seed, index, augment) for index in indices]
     return Batch(*(torch.stack(part) for part in zip(*samples, strict=True)))
 

@@ -64,7 +64,8 @@ def train(preset: Preset, folder: Path, device: torch.device, minutes: float | N
             prediction, clean = _predict(model, batch, preset, generator, device)
             each = diffusion.loss(prediction, clean)
         if not bool(torch.isfinite(each).all()):
-            raise FloatingPointError(f"loss is not finite at step {step}, sample {int(each.isfinite().int().argmin())}; lower the rate")
+            sample = int(each.isfinite().int().argmin())
+            raise FloatingPointError(f"loss is not finite at step {step}, sample {sample}; lower the rate")
         each.mean().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -173,7 +174,7 @@ def _write_config(preset: Preset, folder: Path) -> None:
         # The length may change: a run is made longer, or brought to its cooldown, by resuming it with other --steps.
         changed = [k for k, v in json.loads(path.read_text()).items() if v != config.get(k) and k not in ("steps", "workers")]
         if changed:
-            raise ValueError(f"{folder} holds a run with another {changed[0]}; give another --out, or the options it was started with")
+            raise ValueError(f"{folder} holds a run with another {changed[0]}; give another --out, or its own options")
     path.write_text(json.dumps(config, indent=1))
 
 
@@ -202,4 +203,6 @@ def _restore(path: Path, model: Toon, average: dict[str, Tensor], optimizers: li
 
 
 def _has_bf16(device: torch.device) -> bool:
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

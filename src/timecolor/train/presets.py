@@ -1,6 +1,6 @@
 """Presets: named, typed, few. A run writes the one it used into its folder."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from timecolor.toon import ToonConfig
 
@@ -30,7 +30,7 @@ class Bucket:
 class Preset:
     """All that decides a run. steps: length of the run; the learning rate falls to 0 over the last `cooldown` of it."""
 
-    model: ToonConfig = ToonConfig()
+    model: ToonConfig = field(default_factory=ToonConfig)
     colour_cell: int = 4  # pixels per target latent, the codec's stride
     buckets: tuple[Bucket, ...] = (
         Bucket(64, 96, 2, 16, 0.5),

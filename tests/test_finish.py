@@ -1,0 +1,310 @@
+"""The finish: flat regions, shaded regions, palettes and the artist's lines, on drawings made here."""
+
+from itertools import product
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from timecolor.finish import FinishOptions, finish, palette_of, palettes_of, regions
+from timecolor.shot import Labels, Reference
+
+SHARED = Path(__file__).parents[2] / "shared"
+RED, GREEN, BLUE, SKIN = (200, 60, 50), (70, 150, 60), (50, 80, 170), (240, 200, 170)
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+NO_LINES = FinishOptions(lines="none")
+
+
+def paper(h: int, w: int, colour: tuple[int, int, int] = WHITE) -> np.ndarray:
+    return np.full((h, w, 3), colour, np.uint8)
+
+
+def box(
+    image: np.ndarray, top: int, left: int, bottom: int, right: int, colour: tuple[int, int, int], width: int = -1
+) -> np.ndarray:
+    return cv2.rectangle(image, (left, top), (right, bottom), colour, width)
+
+
+def cells(image: np.ndarray, size: int, noise: float = 0.0) -> np.ndarray:
+    """What a model would give: the image in cells of `size` pixels, float32 in [0, 1]."""
+    h, w = image.shape[:2]
+    small = cv2.resize(image.astype(np.float32) / 255, (w // size, h // size), interpolation=cv2.INTER_AREA)
+    return np.clip(small + np.random.default_rng(0).normal(0, noise, small.shape), 0, 1).astype(np.float32)
+
+
+def drawing(line: tuple[int, int, int] = BLACK, width: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """A sketch of a box with a small box inside, and its fills; (240, 320, 3) both."""
+    fills = box(box(paper(240, 320), 40, 60, 200, 260, GREEN), 100, 120, 140, 180, RED)
+    sketch = box(box(paper(240, 320), 40, 60, 200, 260, line, width), 100, 120, 140, 180, line, width)
+    return sketch, fills
+
+
+def share_right(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float((found == wanted).all(axis=-1).mean())
+
+
+# Regions
+
+
+@pytest.mark.parametrize("size", [(240, 320), (241, 319), (37, 53), (5, 300), (1, 7), (1, 1)])
+def test_regions_cover_every_pixel_with_consecutive_numbers(size):
+    sketch = np.random.default_rng(1).choice(np.array([0, 255], np.uint8), (*size, 1), p=[0.2, 0.8]).repeat(3, axis=2)
+    found = regions(sketch)
+    assert found.shape == size
+    assert found.dtype == np.int32
+    assert set(np.unique(found)) == set(range(found.max() + 1))
+
+
+def test_closed_lines_make_three_regions():
+    found = regions(drawing()[0])
+    assert found.max() == 2
+    assert len({found[0, 0], found[60, 80], found[120, 150]}) == 3
+
+
+@pytest.mark.parametrize(("width", "gap"), [(1, 2), (2, 3), (3, 3)])
+def test_gap_in_a_line_does_not_join_regions(width, gap):
+    sketch, _ = drawing(width=width)
+    sketch[36:44, 150 : 150 + gap] = 255
+    found = regions(sketch)
+    assert found[0, 0] != found[60, 80]
+    assert (found[45:60, 65:255] == found[60, 80]).all()
+
+
+def test_gap_that_stays_closed_grows_with_the_picture():
+    sketch = box(paper(1080, 1440), 200, 300, 900, 1200, BLACK, 4)
+    sketch[195:206, 700:706] = 255
+    found = regions(sketch)
+    assert found[0, 0] != found[500, 600]
+
+
+def test_open_stroke_parts_nothing():
+    sketch, _ = drawing()
+    cv2.line(sketch, (80, 80), (80, 160), BLACK, 2)
+    assert regions(sketch).max() == 2
+
+
+def test_narrow_region_survives_and_specks_do_not():
+    sketch = paper(240, 320)
+    box(sketch, 100, 100, 105, 106, BLACK, 1)
+    speckled = sketch.copy()
+    speckled[np.random.default_rng(0).random((240, 320)) < 0.02] = 0
+    assert regions(sketch).max() == 1
+    assert regions(sketch)[103, 103] != regions(sketch)[0, 0]
+    assert regions(speckled).max() < 60
+
+
+def test_sharp_corner_belongs_to_its_own_region():
+    sketch = paper(240, 320)
+    cv2.polylines(sketch, [np.array([[20, 120], [300, 105], [300, 135]])], True, BLACK, 1, cv2.LINE_AA)
+    found = regions(sketch)
+    assert (found[120, 60:295] == found[120, 250]).all()
+    assert (found[125:, :60] == found[0, 0]).all()
+
+
+# Lines
+
+
+@pytest.mark.parametrize("line", [BLACK, (220, 30, 30), (40, 60, 230)])
+@pytest.mark.parametrize("fill", ["flat", "smooth", "auto"])
+def test_lines_are_the_sketch_itself_and_bare_paper_the_fill(line, fill):
+    sketch, fills = drawing(line)
+    found = finish(cells(fills, 8), sketch, FinishOptions(fill=fill))
+    inked = (sketch == line).all(axis=2)
+    assert (found[inked] == sketch[inked]).all()
+    assert np.abs(found[~inked].astype(int) - finish(cells(fills, 8), sketch, FinishOptions("none", fill))[~inked]).max() == 0
+
+
+def test_grey_side_of_a_line_is_a_blend():
+    sketch, fills = drawing()
+    sketch[60:180, 62] = 128
+    found = finish(cells(fills, 8), sketch)
+    assert np.abs(found[100, 62] - np.array(GREEN) * 128 / 255).max() < 8
+
+
+def test_pencil_and_cream_paper_keep_their_own_look():
+    sketch, fills = drawing((90, 85, 80))
+    sketch = np.minimum(sketch, np.array([250, 244, 230], np.uint8))
+    found = finish(cells(fills, 8), sketch, palette=np.array([GREEN, RED, WHITE], np.uint8))
+    inked = (sketch == (90, 85, 80)).all(axis=2)
+    assert (found[inked] == sketch[inked]).all()
+    assert found[60, 80].tolist() == list(GREEN)
+    assert found[5, 5].tolist() == list(WHITE)
+
+
+def test_no_lines_leaves_no_trace_of_them():
+    sketch, fills = drawing()
+    found = finish(cells(fills, 8), sketch, FinishOptions("none", "flat"), np.array([WHITE, RED, GREEN], np.uint8))
+    assert {tuple(c) for c in np.unique(found.reshape(-1, 3), axis=0).tolist()} == {WHITE, RED, GREEN}
+
+
+def test_model_lines_are_the_models_picture_resized():
+    colours = np.full((30, 40, 3), 0.5, np.float32)
+    assert (finish(colours, drawing()[0], FinishOptions("model")) == 128).all()
+
+
+# Fills
+
+
+@pytest.mark.parametrize("size", [5, 8, 16])
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_flat_regions_are_one_exact_colour(size, noise):
+    sketch, fills = drawing()
+    palette = np.array([RED, GREEN, SKIN, WHITE], np.uint8)
+    found = finish(cells(fills, size, noise), sketch, NO_LINES, palette)
+    assert share_right(found, fills) > 0.97
+    for area in range(3):
+        assert len(np.unique(found[regions(sketch) == area], axis=0)) == 1
+
+
+@pytest.mark.parametrize("noise", [0.03, 0.08])
+def test_noise_around_one_colour_is_flat_without_a_palette(noise):
+    sketch, fills = drawing()
+    found = finish(cells(fills, 8, noise), sketch, NO_LINES)
+    for area in range(3):
+        assert len(np.unique(found[regions(sketch) == area], axis=0)) == 1
+    assert np.abs(found[60, 80].astype(int) - GREEN).max() < 12
+
+
+def test_region_smaller_than_a_cell_gets_its_own_colour():
+    fills = box(paper(240, 320, SKIN), 100, 100, 112, 112, BLUE)
+    sketch = box(paper(240, 320), 100, 100, 112, 112, BLACK, 1)
+    found = finish(cells(fills, 16), sketch, NO_LINES, np.array([SKIN, BLUE], np.uint8))
+    assert found[106, 106].tolist() == list(BLUE)
+    assert found[130, 130].tolist() == list(SKIN)
+
+
+def test_gradient_stays_smooth_and_does_not_cross_a_line():
+    ramp = np.linspace(60, 240, 320)[None, :, None].repeat(240, axis=0)
+    fills = np.concatenate([ramp, ramp * 0.5 + 60, np.full_like(ramp, 220)], axis=2).astype(np.uint8)
+    box(fills, 80, 100, 180, 220, RED)
+    sketch = box(paper(240, 320), 80, 100, 180, 220, BLACK, 2)
+    found = finish(cells(fills, 8), sketch, NO_LINES, np.array([RED], np.uint8))
+    outside = regions(sketch) == regions(sketch)[0, 0]
+    assert np.abs(found[outside].astype(int) - fills[outside]).mean() < 4
+    assert np.abs(np.diff(found[20].astype(int), axis=0)).max() <= 3
+    assert (found[90:170, 110:210] == RED).all()
+    assert np.abs(found[120, 90].astype(int) - fills[120, 90]).max() < 12
+    assert len(np.unique(finish(cells(fills, 8), sketch, FinishOptions("none", "flat"))[outside], axis=0)) == 1
+
+
+def test_two_tones_without_a_line_between_stay_two_tones():
+    fills = paper(240, 320, SKIN)
+    fills[:, 160:] = (150, 110, 100)
+    sketch = box(paper(240, 320), 2, 2, 237, 317, BLACK, 2)
+    found = finish(cells(fills, 8), sketch, NO_LINES)
+    assert np.abs(found[120, 60].astype(int) - SKIN).max() < 10
+    assert np.abs(found[120, 260].astype(int) - (150, 110, 100)).max() < 10
+
+
+def test_white_ground_stays_white_beside_noise():
+    sketch, fills = drawing()
+    found = finish(cells(fills, 8, 0.02), sketch, palette=np.array([RED, GREEN], np.uint8))
+    assert (found[:30] == 255).all()
+
+
+# Palettes
+
+
+def test_snap_takes_the_exact_near_colour_and_leaves_a_far_one():
+    sketch, fills = drawing()
+    near, far = (205, 66, 47), (120, 120, 220)
+    found = finish(cells(fills, 8), sketch, FinishOptions("none", "flat"), np.array([near, far], np.uint8))
+    free = finish(cells(fills, 8), sketch, FinishOptions("none", "flat", "free"), np.array([near, far], np.uint8))
+    assert found[120, 150].tolist() == list(near)
+    assert (found[60, 80] == free[60, 80]).all()
+    assert np.abs(free[60, 80].astype(int) - GREEN).max() <= 3
+    assert np.abs(free[120, 150].astype(int) - RED).max() <= 6
+
+
+def test_region_snaps_only_to_the_palette_of_its_label():
+    sketch, fills = drawing()
+    labels = np.zeros((240, 320), np.uint8)
+    labels[100:141, 120:181] = 2
+    a, b = (206, 64, 54), (196, 56, 46)
+    palettes = {1: np.array([b], np.uint8), 2: np.array([a], np.uint8)}
+    common = np.array([b, GREEN], np.uint8)
+    found = finish(cells(fills, 8), sketch, NO_LINES, common, labels, palettes)
+    assert found[120, 150].tolist() == list(a)
+    assert found[60, 80].tolist() == list(GREEN)
+    swapped = finish(cells(fills, 8), sketch, NO_LINES, common, np.where(labels == 2, 1, 0), palettes)
+    assert swapped[120, 150].tolist() == list(b)
+
+
+def test_palettes_follow_the_labels_binding():
+    references = [Reference(paper(60, 60, colour)) for colour in (RED, GREEN, BLUE)]
+    labels = Labels(np.zeros((1, 4, 4), np.uint8), {1: (0, 2)})
+    found = palettes_of(references, labels, [0, 1, 7])
+    assert set(found) == {0, 1}
+    assert found[0].tolist() == [list(RED)]
+    assert sorted(found[1].tolist()) == sorted([list(RED), list(BLUE)])
+
+
+def test_palette_is_the_flat_colours_without_lines_and_matte():
+    image = box(box(paper(200, 200, BLACK), 40, 40, 160, 160, GREEN), 80, 80, 120, 120, RED)
+    box(image, 40, 40, 160, 160, (30, 20, 10), 2)
+    assert palette_of([Reference(image)]).tolist() == [list(GREEN), list(RED)]
+    alpha = (image.any(axis=2) * 255).astype(np.uint8)
+    assert palette_of([Reference(image, alpha)]).tolist() == [list(GREEN), list(RED)]
+
+
+def test_palette_survives_compression_and_a_painting_has_none():
+    _, fills = drawing()
+    noise = np.random.default_rng(0).normal(0, 0.7, fills.shape)
+    found = palette_of([Reference(np.clip(np.round(fills + noise), 0, 255).astype(np.uint8))])
+    assert len(found) == 3
+    assert all(np.abs(found.astype(int) - colour).max(axis=1).min() <= 2 for colour in (WHITE, GREEN, RED))
+    ramp = np.linspace(40, 220, 240)[:, None, None].repeat(320, axis=1) * np.array([0.6, 0.8, 1.0])
+    assert palette_of([Reference(ramp.astype(np.uint8))]).shape == (0, 3)
+    assert palette_of([]).shape == (0, 3)
+
+
+# Odd input
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 5), (97, 131)])
+@pytest.mark.parametrize("tone", [0, 128, 255])
+def test_blank_and_black_and_tiny_sketches_work(size, tone):
+    colours = np.full((12, 20, 3), np.array(SKIN) / 255, np.float32)
+    for lines, fill in product(("keep", "none", "model"), ("flat", "smooth", "auto")):
+        found = finish(colours, np.full((*size, 3), tone, np.uint8), FinishOptions(lines, fill), np.array([SKIN], np.uint8))
+        assert found.shape == (*size, 3)
+        assert found.dtype == np.uint8
+        black = tone == 0 and lines == "keep"
+        assert (found == 0).all() if black else tone == 128 or (found == SKIN).all()
+
+
+def test_cells_at_native_size_work():
+    sketch, fills = drawing()
+    found = finish(fills.astype(np.float32) / 255, sketch, NO_LINES, palette_of([Reference(fills)]))
+    assert share_right(found, fills) > 0.98
+
+
+def test_same_input_same_output_and_input_untouched():
+    sketch, fills = drawing()
+    colours, before = cells(fills, 8, 0.05), sketch.copy()
+    kept = colours.copy()
+    first = finish(colours, sketch)
+    assert (first == finish(colours, sketch)).all()
+    assert (sketch == before).all()
+    assert (colours == kept).all()
+
+
+# A real drawing
+
+
+@pytest.mark.skipif(not (SHARED / "real/flats_1").is_dir(), reason="../shared/real/flats_1 is not here")
+def test_real_flats_come_back_from_coarse_cells():
+    folder = SHARED / "real/flats_1"
+    sketch, colour = (
+        cv2.cvtColor(cv2.imread(str(folder / part / "003.png")), cv2.COLOR_BGR2RGB) for part in ("sketch", "colour")
+    )
+    first = cv2.cvtColor(cv2.imread(str(folder / "colour/000.png")), cv2.COLOR_BGR2RGB)
+    line = cv2.dilate((sketch.min(axis=2) < 250).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    # Colours as if under the lines: each line pixel takes the nearest fill's.
+    _, index = cv2.distanceTransformWithLabels(line.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    lookup = np.zeros((int(index.max()) + 1, 3), np.uint8)
+    lookup[index[~line]] = colour[~line]
+    found = finish(cells(lookup[index], 12), sketch, NO_LINES, palette_of([Reference(first)]))
+    painted = ~line & (colour.min(axis=2) < 250)
+    assert share_right(found[painted], colour[painted]) > 0.97
