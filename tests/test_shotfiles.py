@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from timecolor.media import InputError, open_frames, read_labels, write_clip, write_image
-from timecolor.shot import Reference, Shot
-from timecolor.shotfiles import is_line_art, load_shot, load_shots, painted_share, read_reference, require_line_art, role_of
+from timecolor.shot import Reference
+from timecolor.shotfiles import load_shot, load_shots, read_reference, role_of
+from timecolor.sketch import require_line_art
 
 SHARED = Path(__file__).parents[2] / "shared"
 H, W = 48, 64
@@ -326,100 +327,6 @@ def test_a_job_mask_of_another_length(tmp_path):
     assert f"labels are (8, {H}, {W}) but the sketch is (9, {H}, {W})" in message(load_shots, path)
 
 
-# --------------------------------------------------------------------------------------------------------------- line art
-
-
-def noise(frame: np.ndarray, strength: float) -> np.ndarray:
-    return np.clip(frame + np.random.default_rng(0).normal(0, strength, frame.shape), 0, 255).astype(np.uint8)
-
-
-def vignette(frame: np.ndarray) -> np.ndarray:
-    y, x = np.mgrid[-1 : 1 : frame.shape[0] * 1j, -1 : 1 : frame.shape[1] * 1j]
-    return (frame * (1 - 0.08 * (x**2 + y**2))[..., None]).astype(np.uint8)
-
-
-def with_black(frame: np.ndarray) -> np.ndarray:
-    return cv2.rectangle(frame.copy(), (20, 20), (200, 160), (0, 0, 0), -1)
-
-
-LINE_ART = {
-    "black on white": drawing(),
-    "large": drawing(1080, 1440, thickness=6),
-    "small": drawing(60, 80, thickness=1),
-    "red trace": drawing(line=(230, 30, 40)),
-    "blue trace": drawing(480, 640, line=(60, 90, 240), thickness=4),
-    "green trace": drawing(line=(40, 200, 60)),
-    "pencil": noise(drawing(line=(130, 130, 130)), 6),
-    "cream paper": noise(drawing(paper=(246, 238, 214)), 4),
-    "grey paper": noise(drawing(paper=(196, 196, 190), line=(70, 70, 70)), 4),
-    "scan in the dark corners": vignette(drawing(paper=(244, 240, 228))),
-    "solid black": with_black(drawing()),
-    "thick": drawing(thickness=7),
-    "blank": np.full((H, W, 3), 255, np.uint8),
-}
-
-
-def painted(fill, background=(255, 255, 255)) -> np.ndarray:
-    frame = np.empty((240, 320, 3), np.uint8)
-    frame[:] = background
-    for x, y, r in ((100, 90, 40), (200, 150, 60)):
-        cv2.circle(frame, (x, y), r, fill, -1)
-        cv2.circle(frame, (x, y), r, (0, 0, 0), 2, cv2.LINE_AA)
-    return frame
-
-
-COLOUR = {
-    "flats on white": painted((240, 180, 60)),
-    "pale skin on white": painted((255, 224, 196)),
-    "one small fill": cv2.circle(drawing(), (100, 90), 12, (255, 200, 0), -1),
-    "grey fills": painted((140, 140, 140)),
-    "plate": painted((240, 180, 60), (120, 180, 220)),
-    "dark scene": painted((60, 40, 80), (20, 24, 40)),
-    "night with bright fills": painted((220, 180, 90), (20, 24, 40)),
-    "noise": colour(0, 240, 320),
-}
-
-
-@pytest.mark.parametrize("kind", LINE_ART)
-def test_line_art_is_accepted(kind):
-    frames = LINE_ART[kind][None]
-    assert is_line_art(frames)
-    require_line_art(Shot(frames))
-
-
-@pytest.mark.parametrize("kind", COLOUR)
-def test_colour_is_refused(kind):
-    frames = COLOUR[kind][None]
-    assert not is_line_art(frames)
-    text = message(require_line_art, Shot(frames), "sketch.mp4")
-    assert text.startswith("sketch.mp4: sketch looks like a colour picture (")
-    assert text.endswith("give line art, or add --extract-lines to take the lines from it")
-
-
-@pytest.mark.parametrize("line", ["black on white", "red trace", "blue trace", "pencil"])
-def test_line_art_survives_mp4(tmp_path, line):
-    write_clip(tmp_path / "a.mp4", LINE_ART[line][None].repeat(3, 0), 24)
-    assert is_line_art(open_frames(tmp_path / "a.mp4"))
-
-
-def test_light_lines_on_dark_are_to_be_inverted():
-    text = message(require_line_art, Shot(255 - drawing()[None]))
-    assert "looks inverted (light lines on dark); invert it" in text
-
-
-def test_one_coloured_frame_is_enough():
-    frames = np.stack([drawing()] * 9)
-    frames[8] = painted((240, 180, 60))
-    assert not is_line_art(frames)
-    assert "frame 8" in message(require_line_art, Shot(frames))
-
-
-def test_the_painted_share_is_the_painted_area():
-    assert painted_share(drawing()) == 0
-    area = np.pi * (40**2 + 60**2) / (240 * 320)
-    assert painted_share(painted((240, 180, 60))) == pytest.approx(area, rel=0.1)
-
-
 # ------------------------------------------------------------------------------------------------------- real data, if there
 
 
@@ -436,8 +343,9 @@ def test_cc0_shots_load_as_they_are():
         assert dict(shot.labels.references) == references
         assert tuple(shot.sketch.shape) == (17, 480, 720, 3)
         assert [r.role for r in shot.references[:2]] == ["background", "character"]
-        require_line_art(shot)
-        assert not is_line_art(open_frames(SHARED / "cc0" / name / "colour"))
+        require_line_art(shot.sketch, name)
+        with pytest.raises(ValueError, match="looks like a colour picture"):
+            require_line_art(open_frames(SHARED / "cc0" / name / "colour"), name)
         assert read_labels(SHARED / "cc0" / name / "labels").shape == (17, 480, 720)
 
 
@@ -448,7 +356,8 @@ def test_real_shots_load_and_are_told_from_colour():
         shot = load_shot(SHARED / "real" / name).shot
         assert len(shot.references) == count
         assert all(isinstance(r, Reference) for r in shot.references)
-        require_line_art(shot)
+        require_line_art(shot.sketch, name)
     for name in ("sheet_1/clip.mp4", "sheet_2/clip.mp4", "long_1/colour", "flats_1/colour"):
-        assert "looks like a colour picture" in message(require_line_art, load_shot(SHARED / "real" / name).shot)
+        with pytest.raises(ValueError, match="looks like a colour picture"):
+            require_line_art(load_shot(SHARED / "real" / name).shot.sketch, name)
     assert "has no sketch (there is clip.mp4)" in message(load_shots, SHARED / "real" / "sheet_1")

@@ -1,6 +1,7 @@
 """Line art from colour frames, and the lines of coloured references."""
 
 import inspect
+import re
 import time
 import zlib
 from pathlib import Path
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from timecolor.media import open_frames, write_clip
 from timecolor.sketch import SketchStyle, extract_clip, extract_lines, reference_lines, require_line_art
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -198,29 +200,105 @@ def test_reference_lines_are_quick(cut_out):
     assert min(seconds) < 0.02  # 0.0005 on a free core
 
 
-def test_line_art_of_every_kind_is_accepted(cel):
-    white = np.full((1, 240, 360, 3), 255, np.uint8)
-    require_line_art(white, "blank")
-    traces = white.copy()
-    cv2.circle(traces[0], (180, 120), 80, (220, 30, 30), 2)
-    cv2.line(traces[0], (10, 10), (350, 230), (40, 60, 220), 2)
-    cv2.ellipse(traces[0], (180, 120), (30, 12), 0, 0, 360, (0, 0, 0), -1)
-    require_line_art(traces, "red and blue trace lines, a solid black")
-    require_line_art((traces * np.array([1.0, 0.95, 0.85])).astype(np.uint8), "the same on yellowed paper")
-    for style in STYLES:
-        require_line_art(extract_lines(cel, style)[None], style)
+def drawing(height: int = 240, width: int = 320, line=(0, 0, 0), paper=(255, 255, 255), thickness: int = 2) -> np.ndarray:
+    frame = np.empty((height, width, 3), np.uint8)
+    frame[:] = paper
+    scale = height / 240
+    for x, y, r in ((100, 90, 40), (200, 150, 60), (60, 190, 30)):
+        cv2.circle(frame, (round(x * scale), round(y * scale)), round(r * scale), line, thickness, cv2.LINE_AA)
+    cv2.line(frame, (0, round(220 * scale)), (width, round(200 * scale)), line, thickness, cv2.LINE_AA)
+    return frame
 
 
-def test_colour_or_tone_is_refused_as_line_art(cel):
-    with pytest.raises(ValueError, match=r"shot 7: 1?\d\d% of sketch frame 0 is coloured; give line art, or .* --extract-lines"):
-        require_line_art(cel[None], "shot 7")
-    small = np.full((3, 240, 360, 3), 255, np.uint8)
-    small[2, 100:130, 100:130] = (250, 180, 90)
-    with pytest.raises(ValueError, match="1% of sketch frame 2 is coloured"):
-        require_line_art(small, "a small figure, last frame")
-    grey = cv2.cvtColor(cv2.cvtColor(cel, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    with pytest.raises(ValueError, match="of sketch frame 0 is filled with grey"):
-        require_line_art(grey[None], "a grey film frame")
+def noise(frame: np.ndarray, strength: float) -> np.ndarray:
+    return np.clip(frame + np.random.default_rng(0).normal(0, strength, frame.shape), 0, 255).astype(np.uint8)
+
+
+def vignette(frame: np.ndarray) -> np.ndarray:
+    y, x = np.mgrid[-1 : 1 : frame.shape[0] * 1j, -1 : 1 : frame.shape[1] * 1j]
+    return (frame * (1 - 0.08 * (x**2 + y**2))[..., None]).astype(np.uint8)
+
+
+def painted(fill, background=(255, 255, 255)) -> np.ndarray:
+    frame = np.empty((240, 320, 3), np.uint8)
+    frame[:] = background
+    for x, y, r in ((100, 90, 40), (200, 150, 60)):
+        cv2.circle(frame, (x, y), r, fill, -1)
+        cv2.circle(frame, (x, y), r, (0, 0, 0), 2, cv2.LINE_AA)
+    return frame
+
+
+def refusal(frames) -> str:
+    with pytest.raises(ValueError, match=r"^shot 7: ") as caught:
+        require_line_art(frames, "shot 7")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+LINE_ART = {
+    "black on white": drawing(),
+    "large": drawing(1080, 1440, thickness=6),
+    "small": drawing(60, 80, thickness=1),
+    "red trace": drawing(line=(230, 30, 40)),
+    "blue trace": drawing(480, 640, line=(60, 90, 240), thickness=4),
+    "green trace": drawing(line=(40, 200, 60)),
+    "pencil": noise(drawing(line=(130, 130, 130)), 6),
+    "cream paper": noise(drawing(paper=(246, 238, 214)), 4),
+    "grey paper": noise(drawing(paper=(196, 196, 190), line=(70, 70, 70)), 4),
+    "scan in the dark corners": vignette(drawing(paper=(244, 240, 228))),
+    "solid black": cv2.rectangle(drawing(), (20, 20), (200, 160), (0, 0, 0), -1),
+    "thick": drawing(thickness=7),
+    "blank": np.full((48, 64, 3), 255, np.uint8),
+    "one pixel": np.full((1, 1, 3), 255, np.uint8),
+}
+COLOUR = {
+    "flats on white": painted((240, 180, 60)),
+    "pale skin on white": painted((255, 224, 196)),
+    "one small fill": cv2.circle(drawing(), (100, 90), 12, (255, 200, 0), -1),
+    "grey fills": painted((140, 140, 140)),
+    "plate": painted((240, 180, 60), (120, 180, 220)),
+    "dark scene": painted((60, 40, 80), (20, 24, 40)),
+    "night with bright fills": painted((220, 180, 90), (20, 24, 40)),
+    "noise": np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8),
+}
+
+
+@pytest.mark.parametrize("kind", LINE_ART)
+def test_line_art_is_accepted(kind):
+    require_line_art(LINE_ART[kind][None], kind)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_extracted_lines_are_line_art(cel, style):
+    require_line_art(extract_lines(cel, style)[None], style)
+    require_line_art(extract_lines(cel, style, binarise=True)[None], style)
+
+
+@pytest.mark.parametrize("kind", COLOUR)
+def test_colour_is_refused_as_line_art(kind):
+    text = refusal(COLOUR[kind][None])
+    assert text.startswith("shot 7: sketch looks like a colour picture (")
+    assert text.endswith("give line art, or add --extract-lines to take the lines from it")
+
+
+@pytest.mark.parametrize("line", ["black on white", "red trace", "blue trace", "pencil"])
+def test_line_art_survives_mp4(tmp_path, line):
+    write_clip(tmp_path / "a.mp4", LINE_ART[line][None].repeat(3, 0), 24)
+    require_line_art(open_frames(tmp_path / "a.mp4"), line)
+
+
+def test_light_lines_on_dark_are_to_be_inverted():
+    assert "looks inverted (light lines on dark); invert it" in refusal(255 - drawing()[None])
+
+
+def test_one_coloured_frame_is_enough():
+    assert "of frame 8 is painted" in refusal(np.stack([drawing()] * 8 + [painted((240, 180, 60))]))
+
+
+def test_the_share_named_is_the_painted_area():
+    found = re.search(r"\(([0-9.]+)% of the area of frame 0 is painted\)", refusal(painted((240, 180, 60))[None]))
+    assert found
+    assert float(found[1]) == pytest.approx(100 * np.pi * (40**2 + 60**2) / (240 * 320), rel=0.1)
 
 
 @pytest.mark.skipif(not (SHARED / "real").exists(), reason="../shared with the real cases is not here")

@@ -141,7 +141,7 @@ def test_no_parameter_counts_references():
 
 
 def test_settings_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="2 heads of 64"):
+    with pytest.raises(ValueError, match="2 heads of 32 need 64"):
         ToonConfig(width=100, heads=2)
     with pytest.raises(ValueError, match="power of 2"):
         Toon(replace(SMALL, cell=12))

@@ -28,16 +28,18 @@ class Attention(Protocol):
 
 
 def prepare(queries: Tokens, keys: Tokens, rule: Rule, execution: Execution = "auto", training: bool = False) -> Attention:
-    """The execution that fits: block-sparse on a GPU, grouped on the CPU, dense for training and for batches of unlike labels.
+    """The execution that fits: dense for training and for batches of unlike labels, block-sparse on a GPU, grouped on the CPU.
 
     Grouped does not carry gradients (its partial results are merged by their log-sum-exp).
     """
     if execution == "auto":
-        if queries.bits.device.type == "cuda":
+        alike = len(queries.bits) == 1 and len(keys.bits) == 1
+        if training:
+            execution = "dense"
+        elif queries.bits.device.type == "cuda":
             execution = "sparse"
         else:
-            alike = len(queries.bits) == 1 and len(keys.bits) == 1
-            execution = "grouped" if alike and not training else "dense"
+            execution = "grouped" if alike else "dense"
     match execution:
         case "dense":
             return Dense.of(queries, keys, rule)
@@ -58,7 +60,7 @@ def dense_mask(queries: Tokens, keys: Tokens, rule: Rule) -> Bool[Tensor, "b n m
 class Dense:
     """Masked attention, query kind by query kind, over the smallest stretch of keys that holds all that the kind may see."""
 
-    parts: tuple[tuple[slice, slice, Tensor | None], ...]  # queries, keys, mask (b 1 n m) or None where all is visible
+    parts: tuple[tuple[slice, slice, Tensor | None], ...]  # queries, keys, 0 or -inf (b 1 n m) or None where all is visible
 
     @classmethod
     def of(cls, queries: Tokens, keys: Tokens, rule: Rule) -> "Dense":
@@ -71,11 +73,16 @@ class Dense:
             used = mask.any(0).any(0).nonzero()
             stretch = slice(int(used[0]), int(used[-1]) + 1)
             mask = mask[:, None, :, stretch]
-            parts.append((part, stretch, None if bool(mask.all()) else mask))
+            # As numbers to be added: made once, where a mask of booleans would be turned into them in every layer.
+            added = None if bool(mask.all()) else torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
+            parts.append((part, stretch, added))
         return cls(tuple(parts))
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        outs = [F.scaled_dot_product_attention(q[:, :, n], k[:, :, m], v[:, :, m], attn_mask=mask) for n, m, mask in self.parts]
+        outs = []
+        for n, m, mask in self.parts:
+            fitting = None if mask is None else mask.to(q.dtype)
+            outs.append(F.scaled_dot_product_attention(q[:, :, n], k[:, :, m], v[:, :, m], attn_mask=fitting))
         return torch.cat(outs, dim=2)
 
 

@@ -15,14 +15,24 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from timecolor import __version__
-from timecolor.colorize import Coloured, Colorizer, ColorizeOptions
+from timecolor.colorize import ColorizeOptions, Colorizer, Coloured
 from timecolor.geometry import Clip
 from timecolor.media import ClipWriter, InputError, did_you_mean, open_frames
 from timecolor.shot import Reference, Shot
 from timecolor.shotfiles import ShotFile, load_shots, read_reference
 from timecolor.sketch import SketchStyle, extract_clip
 
-app = App(name="timecolor", help="Colour a line-art animation shot from coloured references.", version=__version__)
+app = App(
+    name="timecolor",
+    help="Colour a line-art animation shot from coloured references.",
+    version=__version__,
+    default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
+)
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, mps, ...")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"], Parameter(help="Of the numbers; auto = bfloat16 where it is fast.")
+]
 say = Console(stderr=True)
 
 
@@ -33,11 +43,11 @@ def colorize(
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     reference: Annotated[list[Path] | None, Parameter(name=["--reference", "-r"], consume_multiple=True)] = None,
-    format: Literal["mp4", "mkv", "mov", "png"] = "mp4",  # noqa: A002 (the option's name)
+    format: Literal["mp4", "mkv", "mov", "png"] = "mp4",
     model: str = "toon",
-    device: str = "auto",
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-    options: Annotated[ColorizeOptions, Parameter(name="*")] = ColorizeOptions(),  # noqa: B008 (frozen)
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    options: Annotated[ColorizeOptions, Parameter(name="*")] = ColorizeOptions(),
     overwrite: bool = False,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
@@ -48,11 +58,11 @@ def colorize(
     shot
         Shot folders, job files or sketches.
     out
-        The output: a file (.mp4, .mkv lossless, .mov) or, for several shots or where it ends in /, a folder.
+        The output: a file (.mp4, .mkv lossless, .mov) or a folder, where each shot gets a file of its name.
     reference
         Coloured images for a bare sketch, or further ones for a shot folder without labels.
     format
-        Of the outputs in a folder.
+        Of the outputs in a folder; png = a folder of them for each shot.
     model
         toon (embedded) or a .safetensors file.
     overwrite
@@ -66,10 +76,10 @@ def colorize(
     plans = [(job, _options(job, options), _target(out, job, format, len(jobs))) for job in jobs]
     _refuse_doubles([target for _, _, target in plans])
     # Every writer checks its path before any work is done.
-    writers = [
-        ClipWriter(target, *job.shot.sketch.shape[1:3], job.shot.frame_rate, overwrite=overwrite) for job, _, target in plans
-    ]
+    writers = [_writer(target, job.shot, overwrite) for job, _, target in plans]
     colorizer = Colorizer.load(model, device, dtype)
+    for job, chosen, _ in plans:
+        colorizer.check(job.shot, chosen)
     for (job, chosen, target), writer in zip(plans, writers, strict=True):
         with _bars(job.shot.name) as show, writer:
             for event in colorizer.stream(job.shot, chosen):
@@ -84,7 +94,12 @@ def colorize(
 
 
 @app.command
-def demo(*, out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("out/demo"), seed: int = 4, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
+def demo(
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("out/demo"),
+    seed: int = 4,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
     """Draw a shot, colour it with the embedded weights, and measure the result against the truth.
 
     Leaves the shot's files, the video, a contact sheet and the figures in the folder.
@@ -152,7 +167,9 @@ def info(
     height: int = 480,
     width: int = 720,
     references: int = 3,
-    options: Annotated[ColorizeOptions, Parameter(name="*")] = ColorizeOptions(),  # noqa: B008 (frozen)
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    options: Annotated[ColorizeOptions, Parameter(name="*")] = ColorizeOptions(),
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """What a model needs for a shot of a size: tokens, memory, and time on this machine (a short measurement).
@@ -172,7 +189,7 @@ def info(
     as_json
         As JSON on standard output.
     """
-    colorizer = Colorizer.load(model)
+    colorizer = Colorizer.load(model, device, dtype)
     need = colorizer.need(Clip(frames, height, width), references, options)
     seconds = colorizer.measured_seconds(need, references, options)
     facts: dict[str, Any] = {
@@ -198,7 +215,7 @@ def train(
     *,
     preset: str = "toon",
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("runs/toon"),
-    device: str = "auto",
+    device: Device = "auto",
     minutes: float | None = None,
     steps: int | None = None,
     seed: int | None = None,
@@ -216,8 +233,10 @@ def train(
         Stop with a checkpoint after this long.
     steps
         Length of the run, instead of the preset's.
+    seed
+        Of weights, data and order, instead of the preset's.
     workers
-        Processes that draw the shots.
+        Processes that draw the shots, instead of the preset's; 0 = none but this one.
     """
     from timecolor.train.__main__ import run
 
@@ -231,7 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = [a for a in arguments if a != "--debug"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that half-written files are dropped
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except KeyboardInterrupt:
         say.print("stopped; nothing was left half-written")
         sys.exit(130)
@@ -239,6 +258,8 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, CycloptsError):
+            text = f"{text.rstrip('.')} (see --help)"
         say.print(f"timecolor: {text}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 
@@ -266,8 +287,8 @@ def _options(job: ShotFile, options: ColorizeOptions) -> ColorizeOptions:
             given[name] = value
     try:
         return replace(options, **given)
-    except TypeError as error:
-        raise InputError(f"{job.shot.name}: options do not fit ({error})") from error
+    except ValueError as error:
+        raise InputError(f"{job.shot.name}: options in its file: {error}") from error
 
 
 def _target(out: Path, job: ShotFile, suffix: str, jobs: int) -> Path:
@@ -278,6 +299,11 @@ def _target(out: Path, job: ShotFile, suffix: str, jobs: int) -> Path:
         raise InputError(f"{out}: is one file but there are {jobs} shots; give a folder")
     name = str(job.options.get("output_name") or job.shot.name)
     return out / (name if suffix == "png" else f"{name}.{suffix}")
+
+
+def _writer(target: Path, shot: Shot, overwrite: bool) -> ClipWriter:
+    _, height, width, _ = shot.sketch.shape
+    return ClipWriter(target, height, width, shot.frame_rate, overwrite=overwrite)
 
 
 def _refuse_doubles(targets: list[Path]) -> None:

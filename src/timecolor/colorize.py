@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from timecolor import codec, weights
 from timecolor.attention import Execution
-from timecolor.correspondence import CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
+from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions
 from timecolor.finish import Fill, FinishOptions, Lines, PaletteMode, finish, palette_of, palettes_of
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
 from timecolor.sampling import sample
-from timecolor.shot import Frames, Labels, Shot
+from timecolor.shot import Frames, Shot
 from timecolor.sketch import SketchStyle, extract_clip, require_line_art
 from timecolor.toon import Toon
 
@@ -30,34 +30,79 @@ PIECE_TOKENS = 80_000  # target and sketch tokens run at once; longer shots go i
 
 @dataclass(frozen=True, slots=True)
 class ColorizeOptions:
-    """How a shot is coloured; the same in Python and on the command line.
+    """How a shot is coloured; the same in Python, in files and on the command line.
 
-    steps: sampling steps; the shipped weights decide in one or two. seed: one seed, one result. size: the model's working short
-    side in pixels; None = the one its weights were chosen with. window: drawings to either side that a drawing sees; None = all.
-    lines: keep = the artist's own on top; model = the network's picture as it is; none = the colour layer alone.
-    fill: flat = one colour a closed region; smooth = spread up to the lines; auto = by region. palette: snap = a flat region near a
-    colour of its references takes exactly that one. cells: how labels become tokens (coverage, or the published majority).
-    regime: cached, or joint for comparison. extract_lines: the sketch is a colour clip; take its lines in this style. None = it
-    must be line art. execution: how attention is run.
+    Parameters
+    ----------
+    steps
+        Sampling steps; the shipped weights decide in one or two.
+    seed
+        One seed, one result.
+    size
+        The model's working short side in pixels; unset (None), the one its weights were chosen with. The output has the sketch's
+        own size.
+    window
+        Drawings to either side that a drawing sees. "all" (or None) = every one.
+    lines
+        keep = the artist's own on top; model = the network's picture as it is; none = the colours alone.
+    finish
+        flat = one colour a closed region; smooth = spread up to the lines; auto = by region.
+    palette
+        snap = a flat region near a colour of its references takes exactly that one; free = colours stay as found.
+    cells
+        How labels become tokens: coverage = every label that fills a share of one; majority = the published vote.
+    regime
+        cached = conditions run once a shot; joint = with every step, as published, for comparison.
+    extract_lines
+        The sketch is a colour clip: take its lines first. Otherwise it must be line art.
+    sketch_style
+        How extracted lines look.
+    execution
+        How attention is run; auto = by device and size.
     """
 
     steps: int = 2
     seed: int = 0
     size: int | None = None
-    window: int | None = 1
+    window: int | Literal["all"] | None = 1
     lines: Lines = "keep"
-    fill: Fill = "auto"
+    finish: Fill = "auto"
     palette: PaletteMode = "snap"
     cells: CellRule = "coverage"
     regime: Regime = "cached"
-    extract_lines: SketchStyle | None = None
+    extract_lines: bool = False
+    sketch_style: SketchStyle = "clean"
     execution: Execution = "auto"
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; give at least 1")
-        if self.window is not None and self.window < 0:
-            raise ValueError(f"window is {self.window}; give 0 or more drawings, or None for all")
+        for name, least, also in (("steps", 1, ()), ("seed", 0, ()), ("size", 1, (None,)), ("window", 0, (None, "all"))):
+            value = getattr(self, name)
+            if value not in also and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                words = "".join(f", or {x}" for x in also)
+                raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}{words}")
+        for name, kind in _CHOICES.items():
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(get_args(kind))}")
+        if not isinstance(self.extract_lines, bool):
+            raise ValueError(f"extract_lines is {self.extract_lines!r}; give true or false, and the style as sketch_style")
+        if self.sketch_style != "clean" and not self.extract_lines:
+            raise ValueError(f"sketch_style is {self.sketch_style} but no lines are taken; add extract_lines, or leave it out")
+
+    @property
+    def reach(self) -> int | None:
+        """The window as a number of drawings, None = all."""
+        return None if self.window == "all" else self.window
+
+
+_CHOICES = {
+    "lines": Lines,
+    "finish": Fill,
+    "palette": PaletteMode,
+    "cells": CellRule,
+    "regime": Regime,
+    "sketch_style": SketchStyle,
+    "execution": Execution,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +149,16 @@ class Colorizer:
         parameter = next(denoiser.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.compression = Compression(time=1, space=pixel_codec.space, patch=denoiser.config.patch)
+        if self.compression.cell != denoiser.config.cell:
+            got = f"{pixel_codec.space} pixels a latent and {denoiser.config.patch} latents a token"
+            raise ValueError(f"codec and model do not fit: {got}, but the model's tokens are {denoiser.config.cell} pixels wide")
 
     @classmethod
     def load(cls, model: str | Path = "toon", device: str = "auto", dtype: str = "auto") -> "Colorizer":
         """A model by name (`toon`, embedded) or by its .safetensors file.
 
-        device: auto, cpu, cuda, mps ... dtype: auto (bfloat16 where it is fast), float32, bfloat16, float16. Raises ValueError for
-        an unknown model, weights that do not fit or a device that is not there.
+        device: auto, cpu, cuda, mps ... dtype: auto (bfloat16 where it is fast), float32, bfloat16, float16. Raises ValueError
+        for an unknown model, weights that do not fit or a device that is not there.
         """
         where = _device(device)
         path = weights.EMBEDDED if str(model) == "toon" else Path(model)
@@ -119,7 +167,7 @@ class Colorizer:
         toon, about = weights.load_toon(path)
         return cls(toon.to(where, _dtype(dtype, where)), codec.PixelCodec(about["colour_cell"]), about.get("short_side", 160))
 
-    def need(self, shot: Clip, references: int, options: ColorizeOptions = ColorizeOptions()) -> Need:  # noqa: B008 (frozen)
+    def need(self, shot: Clip, references: int, options: ColorizeOptions = ColorizeOptions()) -> Need:
         """Predict size, memory and operations for a shot of this size."""
         working = self.compression.nearest(shot, options.size or self.short_side)
         grid = self.compression.grid(working)
@@ -132,11 +180,13 @@ class Colorizer:
         # Activations of the widest moment: the MLP's hidden layer and its input, for the conditions.
         activations = 12 * conditions * config.width * item
         pictures = READ_AT_ONCE * shot.height * shot.width * 3 * 12 + grid.tokens * self.compression.cell**2 * 3
-        span = grid.frames if options.window is None else min(grid.frames, 2 * options.window + 1)
+        span = grid.frames if options.reach is None else min(grid.frames, 2 * options.reach + 1)
         seen = (2 * span + references) * grid.per_frame
         per_token = config.layers * (24 * config.width**2 + 4 * seen * config.width)
-        total = grid.tokens + grid.tokens * (options.steps if options.regime == "cached" else 2 * options.steps)
-        return Need(working, grid, piece, 2 * grid.tokens + references * grid.per_frame, kv + activations + pictures, total * per_token)
+        total = float(grid.tokens) * (1 + options.steps if options.regime == "cached" else 2 * options.steps)
+        return Need(
+            working, grid, piece, 2 * grid.tokens + references * grid.per_frame, kv + activations + pictures, total * per_token
+        )
 
     @torch.inference_mode()
     def measured_seconds(self, need: Need, references: int, options: ColorizeOptions) -> float:
@@ -144,7 +194,7 @@ class Colorizer:
         few = Grid(min(3, need.grid.frames), need.grid.height, need.grid.width)
         layout = TokenLayout(few, references)
         patch = self.denoiser.config.patch
-        rule = Rule(options.regime, options.window)
+        rule = Rule(options.regime, options.reach)
         size = (need.working.height, need.working.width)
         conditions = Conditions(
             layout,
@@ -170,7 +220,7 @@ class Colorizer:
     def colorize(
         self,
         shot: Shot,
-        options: ColorizeOptions = ColorizeOptions(),  # noqa: B008 (frozen)
+        options: ColorizeOptions = ColorizeOptions(),
         progress: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> np.ndarray:
@@ -185,24 +235,20 @@ class Colorizer:
                 progress(event)
         return np.stack(frames)
 
-    def stream(self, shot: Shot, options: ColorizeOptions = ColorizeOptions()) -> Iterator[Progress | Coloured]:  # noqa: B008 (frozen)
+    def stream(self, shot: Shot, options: ColorizeOptions = ColorizeOptions()) -> Iterator[Progress | Coloured]:
         """Colour a shot of any length in bounded memory, yielding progress and finished frames in order.
 
-        Raises ValueError for input that does not fit, MemoryError where it needs more than there is (naming a size that fits), and
-        FloatingPointError where the model gives values that are not finite.
+        Raises ValueError for input that does not fit, MemoryError where it needs more than there is (naming a size that fits),
+        and FloatingPointError where the model gives values that are not finite.
         """
+        self.check(shot, options)
         frames, height, width = shot.sketch.shape[:3]
         native = Clip(frames, height, width)
-        self._check_memory(native, len(shot.references), options)
-        sketch: Frames = shot.sketch
-        if options.extract_lines is None:
-            require_line_art(shot.sketch, shot.name)
-        else:
-            sketch = _Extracted(shot.sketch, options.extract_lines)
+        sketch = _Extracted(shot.sketch, options.sketch_style) if options.extract_lines else shot.sketch
         working = self.compression.nearest(native, options.size or self.short_side)
         grid = self.compression.grid(working)
 
-        drawings = _Drawings(working, grid, shot.labels, self.compression, options.cells)
+        drawings = _Drawings(working, grid, shot, self.compression, options.cells)
         for start in range(0, frames, READ_AT_ONCE):
             stop = min(frames, start + READ_AT_ONCE)
             drawings.add(sketch[start:stop], None if shot.labels is None else shot.labels.video[start:stop])
@@ -213,7 +259,7 @@ class Colorizer:
         references = torch.cat(encoded, dim=1) if encoded else torch.zeros(1, 0, 4, working.height, working.width)
         palette = palette_of(shot.references) if shot.labels is None else None
         palettes = None if shot.labels is None else palettes_of(shot.references, shot.labels, drawings.labels)
-        last = FinishOptions(options.lines, options.fill, options.palette)
+        last = FinishOptions(options.lines, options.finish, options.palette)
 
         shown = 0
         for first, stop, colours in self._sample(drawings, references, options):
@@ -228,11 +274,24 @@ class Colorizer:
                 areas = None if shot.labels is None else np.asarray(shot.labels.video[shown:until])
                 for i, original in enumerate(originals):
                     cells = colours[drawings.of_frame[shown + i] - first]
-                    yield Coloured(shown + i, finish(cells, original, last, palette, None if areas is None else areas[i], palettes))
+                    yield Coloured(
+                        shown + i, finish(cells, original, last, palette, None if areas is None else areas[i], palettes)
+                    )
                     yield Progress("finishing", shown + i + 1, frames)
                 shown = until
 
-    @torch.inference_mode()
+    def check(self, shot: Shot, options: ColorizeOptions = ColorizeOptions()) -> None:
+        """Raise what `stream` would raise for this shot before its work begins: ValueError or MemoryError."""
+        frames, height, width = shot.sketch.shape[:3]
+        least = self.compression.cell
+        if min(height, width) < least:
+            raise ValueError(f"{shot.name}: sketch is {width}x{height} pixels; give at least {least}x{least}")
+        if len(shot.references) > MOST_REFERENCES:
+            raise ValueError(f"{shot.name}: has {len(shot.references)} references; give at most {MOST_REFERENCES}")
+        self._check_memory(Clip(frames, height, width), len(shot.references), options)
+        if not options.extract_lines:
+            require_line_art(shot.sketch, shot.name)
+
     def _sample(
         self, drawings: "_Drawings", references: Tensor, options: ColorizeOptions
     ) -> Iterator[tuple[int, int, np.ndarray | Progress]]:
@@ -242,7 +301,7 @@ class Colorizer:
         """
         total = len(drawings.sketches)
         grid = Grid(total, drawings.grid.height, drawings.grid.width)
-        halo = 0 if options.window is None else options.window * self.denoiser.config.layers * options.steps
+        halo = 0 if options.reach is None else options.reach * self.denoiser.config.layers * options.steps
         piece = self._piece(grid, options)
         stride = total if piece >= total else piece - 2 * halo
         starts = range(0, total, stride)
@@ -257,16 +316,22 @@ class Colorizer:
                 shot_tokens(layout, bits).to(self.device),
                 codec.encode_sketch(np.stack(drawings.sketches[low:high])).to(self.device, self.dtype),
                 references.to(self.device, self.dtype),
-                Rule(options.regime, options.window),
+                Rule(options.regime, options.reach),
                 options.execution,
                 start=low,
             )
-            cache = self.denoiser.prepare(conditions)
+            # Entered anew for each part, since whoever reads this iterator must not be left in inference mode.
+            with torch.inference_mode():
+                cache = self.denoiser.prepare(conditions)
+            yield first, stop, Progress("preparing", number + 1, len(starts))
             noise = torch.stack([self._noise(options.seed, i, layout.grid) for i in range(low, high)])[None]
-            for step in sample(self.denoiser, noise.to(self.device, self.dtype), cache, options.steps):
-                yield first, stop, Progress("sampling", number * step.steps + step.index, len(starts) * step.steps)
-                if step.index == step.steps:
-                    yield first, stop, self.codec.decode(step.clean)[first - low : stop - low]
+            clean = noise.to(self.device, self.dtype)
+            steps = sample(self.denoiser, clean, cache, options.steps)
+            for done in range(1, options.steps + 1):
+                with torch.inference_mode():
+                    clean = next(steps).clean
+                yield first, stop, Progress("sampling", number * options.steps + done, len(starts) * options.steps)
+            yield first, stop, self.codec.decode(clean)[first - low : stop - low]
 
     def _noise(self, seed: int, drawing: int, grid: Grid) -> Tensor:
         """Noise of one drawing, the same however the shot is cut."""
@@ -276,9 +341,9 @@ class Colorizer:
 
     def _piece(self, grid: Grid, options: ColorizeOptions) -> int:
         """Drawings run at once, halo included."""
-        if options.window is None:
+        if options.reach is None:
             return grid.frames
-        halo = options.window * self.denoiser.config.layers * options.steps
+        halo = options.reach * self.denoiser.config.layers * options.steps
         return min(grid.frames, max(PIECE_TOKENS // (2 * grid.per_frame), 3 * halo, 1))
 
     def _check_memory(self, shot: Clip, references: int, options: ColorizeOptions) -> None:
@@ -286,22 +351,20 @@ class Colorizer:
         need = self.need(shot, references, options).memory_bytes
         if free is None or need <= free:
             return
-        short = options.size or self.short_side
-        while short > self.compression.cell:
-            short -= self.compression.cell
-            smaller = replace(options, size=short, window=1)
-            if self.need(shot, references, smaller).memory_bytes <= free:
-                raise MemoryError(
-                    f"the job needs {need / 2**30:.1f} GiB but {free / 2**30:.1f} GiB are free; size {short} with window 1 would fit"
-                )
-        raise MemoryError(f"the job needs {need / 2**30:.1f} GiB but {free / 2**30:.1f} GiB are free; free some or cut the shot")
+        got = f"the job needs {need / 2**30:.1f} GiB but {free / 2**30:.1f} GiB are free"
+        window = 1 if options.reach is None else min(1, options.reach)
+        for short in range(options.size or self.short_side, self.compression.cell - 1, -self.compression.cell):
+            if self.need(shot, references, replace(options, size=short, window=window)).memory_bytes <= free:
+                raise MemoryError(f"{got}; size {short} with window {window} would fit")
+        raise MemoryError(f"{got}; free some, or cut the shot")
 
 
 class _Extracted:
     """Line art of a colour clip, made as it is read."""
 
     def __init__(self, frames: Frames, style: SketchStyle) -> None:
-        self.frames, self.style = frames, style
+        self.frames = frames
+        self.style: SketchStyle = style
         self.shape = tuple(frames.shape)
 
     def __getitem__(self, frames: slice) -> np.ndarray:
@@ -311,8 +374,9 @@ class _Extracted:
 class _Drawings:
     """The shot at the working size. A held drawing (on twos, on threes) is kept, and coloured, once."""
 
-    def __init__(self, working: Clip, grid: Grid, labels: Labels | None, compression: Compression, cells: CellRule) -> None:
-        self.working, self.grid, self._labels, self._compression, self._cells = working, grid, labels, compression, cells
+    def __init__(self, working: Clip, grid: Grid, shot: Shot, compression: Compression, cells: CellRule) -> None:
+        self.working, self.grid, self._shot, self._compression = working, grid, shot, compression
+        self._cells: CellRule = cells
         self.sketches: list[np.ndarray] = []
         self.bits: list[Tensor] = []
         self.of_frame: list[int] = []
@@ -326,7 +390,7 @@ class _Drawings:
             if areas is not None:
                 size = (self.working.width, self.working.height)
                 area = cv2.resize(np.asarray(areas[i]).astype(np.int32).astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
-                self.labels |= set(np.unique(areas[i]).tolist())
+                self._check_labels(set(np.unique(areas[i]).tolist()) - self.labels)
             # A coder's noise on a held drawing is a few grey levels; a new drawing moves whole lines.
             held = bool(self.sketches) and int(cv2.absdiff(frame, self.sketches[-1]).max()) <= 12
             if not held or (area is not None and self._last is not None and not np.array_equal(area, self._last)):
@@ -335,11 +399,25 @@ class _Drawings:
             self._last = area
             self.of_frame.append(len(self.sketches) - 1)
 
+    def _check_labels(self, new: set[int]) -> None:
+        count = len(self._shot.references)
+        for label in sorted(new):
+            missing = [r for r in self._labels_of(label) if not 0 <= r < count]
+            if missing:
+                raise ValueError(
+                    f"{self._shot.name}: label {label} (frame {len(self.of_frame)}) would take reference {missing[0]} but there "
+                    f"are {count} (counted from 0); give it one in Labels.references, or () for none"
+                )
+        self.labels |= new
+
+    def _labels_of(self, label: int) -> tuple[int, ...]:
+        return () if self._shot.labels is None else self._shot.labels.references_of(label)
+
     def _bits(self, area: np.ndarray | None) -> Tensor:
-        if area is None or self._labels is None:
+        if area is None:
             return unlabelled(Grid(1, self.grid.height, self.grid.width))[0]
         ids = torch.from_numpy(area.astype(np.int64))[None]
-        return label_bits(ids, self._labels.references_of, self._compression, self._cells)
+        return label_bits(ids, self._labels_of, self._compression, self._cells)
 
 
 def _device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from timecolor.colorize import Coloured, Colorizer
+from timecolor.colorize import Colorizer, Coloured
 from timecolor.evaluate import contact_sheet, copy_baseline, psnr, share_within
 from timecolor.media import write_clip, write_image
 from timecolor.shotfiles import load_shot

@@ -41,7 +41,7 @@ GRAIN = 0.06
 LINE = 0.25
 # Half-widths of the gaps in lines that stay closed, in pixels of a 480-line picture, widest first; 0 lets narrow regions in.
 GAPS = (2.0, 1.0, 0.0)
-# Up to this many pixels of a 480-line picture, free spots are holes in a rough line, not regions; and inked ones specks, not lines.
+# Up to this many pixels of a 480-line picture, free spots are holes in a rough line, no regions, and inked ones specks, no lines.
 HOLE = 6.0
 SPECK = 8.0
 

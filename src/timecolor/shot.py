@@ -96,6 +96,13 @@ class Shot:
             raise ValueError(f"{self.name}: sketch is {shape}; give (frames, height, width, 3)")
         if 0 in shape:
             raise ValueError(f"{self.name}: sketch is {shape}; it needs at least one frame with at least one pixel")
+        # Frames from files say no type: they are always right.
+        kind = getattr(self.sketch, "dtype", None)
+        if kind is not None and kind != np.uint8:
+            raise ValueError(f"{self.name}: sketch is {kind}; give uint8, 0 to 255")
+        kind = None if self.labels is None else getattr(self.labels.video, "dtype", None)
+        if kind is not None and kind.kind not in "iub":
+            raise ValueError(f"{self.name}: labels are {kind}; give integers")
         if self.labels is not None and tuple(self.labels.video.shape) != shape[:3]:
             raise ValueError(
                 f"{self.name}: labels are {tuple(self.labels.video.shape)} but the sketch is {shape[:3]} "

@@ -1,4 +1,4 @@
-"""Shots from files: a folder, the authors' job JSON, or a bare sketch; and line art told from colour, which must not leak in."""
+"""Shots from files: a folder, the authors' job JSON, or a bare sketch."""
 
 import json
 import re
@@ -10,11 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
-import cv2
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from .media import (
+from timecolor.media import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     FileFrames,
@@ -28,7 +27,7 @@ from .media import (
     read_image,
     read_labels,
 )
-from .shot import Frames, Labels, Reference, Role, Shot
+from timecolor.shot import Frames, Labels, Reference, Role, Shot
 
 _ROLE_WORDS: dict[Role, tuple[str, ...]] = {
     "background": ("background", "bg", "plate", "backdrop"),
@@ -312,90 +311,3 @@ def _checked(model: type[_Model], content: object, where: str) -> _Model:
             raise InputError(f"{where}: unknown key {'.'.join(place)!r}{hint} (known: {', '.join(known)})") from error
         got = "" if first["type"] == "missing" else f" (got {first['input']!r:.60})"
         raise InputError(f"{where}: {'.'.join(place) or 'content'}: {first['msg'].removeprefix('Value error, ')}{got}") from error
-
-
-# --------------------------------------------------------------------------------------------------------------- line art
-
-# Shares of a frame's area. Of eleven real sketches, the least paper is 0.81 and the most paint and grey 0.0000; each of 44 colour
-# clips has 0.08 or more of paint and grey together. Pencil smudges pass, a film in grey does not.
-_PAPER_AT_LEAST = 0.3
-_PAINT_AT_MOST = 0.004
-_GREY_AT_MOST = 0.03
-
-
-def is_line_art(frames: Frames) -> bool:
-    """Whether a clip is drawn lines on paper: white, cream or greyish paper, dark or coloured thin lines, solid black allowed.
-
-    Looks at up to five frames spread over the clip; blank frames say nothing.
-    """
-    return _line_art_fault(frames) is None
-
-
-def require_line_art(shot: Shot, name: str | None = None) -> None:
-    """Raises InputError where a shot's sketch is a colour picture, since its colours would leak into the result."""
-    if fault := _line_art_fault(shot.sketch):
-        raise InputError(f"{name or shot.name}: {fault}")
-
-
-def painted_share(frame: np.ndarray) -> float:
-    """The share of a frame's area that is painted rather than paper or lines, in [0, 1]. frame: uint8 (h w 3).
-
-    Lines thinner than 1/40 of the shorter side (13 px at 480, at least 7) are taken off by an opening, so trace lines of any
-    colour do not count. Without enough bare paper, all that is not paper counts.
-    """
-    paper, colour, grey = _shares(frame)
-    return 1 - paper if paper < _PAPER_AT_LEAST else colour + grey
-
-
-def _line_art_fault(frames: Frames) -> str | None:
-    count = frames.shape[0]
-    for index in sorted({round(i * (count - 1) / 4) for i in range(5)}):
-        frame = frames[index : index + 1][0]
-        if frame.min(axis=(0, 1)).tolist() == frame.max(axis=(0, 1)).tolist():
-            continue
-        if _is_drawn(frame):
-            continue
-        if (frame.min(axis=-1) >= 160).mean() > 0.005 and _is_drawn(255 - frame):
-            return "sketch looks inverted (light lines on dark); invert it, or save it as dark lines on white"
-        share = f"{100 * painted_share(frame):.0f} % of the area of frame {index} is painted"
-        return f"sketch looks like a colour picture ({share}); give line art, or add --extract-lines to take the lines from it"
-    return None
-
-
-def _is_drawn(frame: np.ndarray) -> bool:
-    paper, colour, grey = _shares(frame)
-    return paper >= _PAPER_AT_LEAST and colour <= _PAINT_AT_MOST and grey <= _GREY_AT_MOST
-
-
-def _shares(frame: np.ndarray) -> tuple[float, float, float]:
-    """Shares of the area: bare paper, fills in colour, fills in grey."""
-    shrink = max(1.0, min(frame.shape[:2]) / 480)
-    if shrink > 1:
-        size = round(frame.shape[1] / shrink), round(frame.shape[0] / shrink)
-        frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-    planes = np.ascontiguousarray(frame.transpose(2, 0, 1)).astype(np.float32)  # maxima over a short last axis are slow
-    brightest, darkest = planes.max(0), planes.min(0)
-    difference = planes - _paper(frame, (darkest >= 140) & (brightest - darkest <= 48))[:, None, None]
-    luma = 0.299 * difference[0] + 0.587 * difference[1] + 0.114 * difference[2]
-    dark = brightest < 90
-    colour = (np.abs(difference - luma).max(0) > 22) & ~dark
-    grey = (luma < -56) & ~dark & ~colour
-    side = max(7, round(min(frame.shape[:2]) / 40) | 1)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-
-    def fills(mask: np.ndarray) -> float:
-        left = float(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, kernel).mean())
-        # Crossings of lines stay, too, but are little beside the lines.
-        return left if left > 0.02 or left > 0.4 * float(mask.mean()) else 0.0
-
-    return float((~dark & ~colour & ~grey).mean()), fills(colour), fills(grey)
-
-
-def _paper(frame: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """The colour most of the bright, nearly neutral pixels have; white where there are none."""
-    bright = frame[candidates]
-    if not len(bright):
-        return np.full(3, 255, np.float32)
-    red, green, blue = (bright >> 3).astype(np.int32).T
-    bins = red << 10 | green << 5 | blue
-    return np.median(bright[bins == np.bincount(bins).argmax()], axis=0).astype(np.float32)

@@ -119,7 +119,7 @@ class Block(nn.Module):
         """Queries, keys and values of tokens, (b heads n d) each."""
         shift, scale = modulation[0], modulation[1]
         q, k, v = rearrange(self.to_qkv(self.norm1(x) * (1 + scale) + shift), "b n (s h d) -> s b h n d", s=3, h=self.heads)
-        return apply_rope(self.norm_q(q), cos, sin).to(v.dtype), apply_rope(self.norm_k(k), cos, sin).to(v.dtype), v
+        return apply_rope(_unit(q, self.norm_q), cos, sin), apply_rope(_unit(k, self.norm_k), cos, sin), v
 
     def finish(self, x: Tensor, attended: Tensor, modulation: list[Tensor]) -> Tensor:
         """The tokens after attention's result and the MLP are added."""
@@ -159,7 +159,7 @@ class Pointer(nn.Module):
     def keys(self, references: Float[Tensor, "b n d"], to: Pointing) -> Float[Tensor, "b 1 m e"]:
         """Keys of "none" and of the references' final tokens."""
         k = rearrange(self.to_k(references), "b n (s e) -> b 1 (n s) e", s=self.slots)
-        k = apply_rope(self.norm_k(k), to.cos, to.sin).to(references.dtype)
+        k = apply_rope(_unit(k, self.norm_k), to.cos, to.sin)
         return torch.cat([self.none.to(k.dtype).expand(len(k), 1, 1, -1), k], dim=2)
 
     def forward(
@@ -167,7 +167,7 @@ class Pointer(nn.Module):
     ) -> Float[Tensor, "b n c"]:
         """Colours of the target's tokens, channels first as `patchify` lays them."""
         q = rearrange(self.to_q(target), "b n (s e) -> b 1 (n s) e", s=self.slots)
-        q = apply_rope(self.norm_q(q), cos, sin).to(target.dtype)
+        q = apply_rope(_unit(q, self.norm_q), cos, sin)
         k = self.keys(target[:, :0], to) if to.keys is None else to.keys
         # Values: three colours and, for "none", its weight; filled up to the width that fast kernels want.
         v = torch.zeros_like(k)
@@ -313,6 +313,11 @@ class Toon(nn.Module):
         colours = rearrange(shrunk, "b r c (h p) (w q) -> b (r h w p q) c", p=self.config.patch, q=self.config.patch)
         turn = (cos[start:].repeat_interleave(slots, 0), sin[start:].repeat_interleave(slots, 0))
         return Pointing(attend, colours, *turn)
+
+
+def _unit(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """RMS norm in the dtype of its input, where autocast would mix two."""
+    return F.rms_norm(x, x.shape[-1:], norm.weight.to(x.dtype), norm.eps)
 
 
 def _parts(modulation: Float[Tensor, "b d"]) -> list[Tensor]:

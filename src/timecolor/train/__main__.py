@@ -23,13 +23,17 @@ def run(
     workers: int | None,
     say: Callable[[str], None],
 ) -> None:
-    """Run or resume a preset, saying a line for every report. Raises ValueError for an unknown preset."""
+    """Run or resume a preset, saying a line for every report. Raises ValueError for an unknown preset or device."""
     if preset not in PRESETS:
         near = get_close_matches(preset, PRESETS, 1)
         raise ValueError(f"unknown preset {preset!r}; use {near[0] if near else ', '.join(PRESETS)}")
     changes = {"steps": steps, "seed": seed, "workers": workers}
     chosen = replace(PRESETS[preset], **{k: v for k, v in changes.items() if v is not None})
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    try:
+        where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        torch.empty(1, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} is not usable here ({str(error).splitlines()[0]}); use auto or cpu") from error
     for report in train(chosen, out, where, minutes):
         held_out = "" if report.psnr is None else "  " + ", ".join(f"{k} {v} dB" for k, v in report.psnr.items())
         say(f"step {report.step}/{report.steps}  loss {report.loss:.4f}  {report.seconds:.0f} s{held_out}")
@@ -48,7 +52,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         run(**vars(given), say=lambda line: print(line, flush=True))  # noqa: T201 (the program's output)
-    except ValueError as error:
+    except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"timecolor.train: {error}")
 
 

@@ -39,7 +39,7 @@ class Preset:
         Bucket(160, 240, 1, 4, 0.1),
     )
     # TimeColor's curriculum: each protocol joins after the one before, which stays mixed in.
-    stages: tuple[Stage, ...] = (Stage(0.1, 1, 0, 0), Stage(0.25, 1, 2, 0), Stage(1.0, 1, 1, 3))
+    stages: tuple[Stage, ...] = (Stage(0.1, 1.0, 0.0, 0.0), Stage(0.25, 1.0, 2.0, 0.0), Stage(1.0, 1.0, 1.0, 3.0))
     steps: int = 4_000
     rate: float = 2e-3
     warmup: int = 100

@@ -35,15 +35,22 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+            metadata = {k: _value(v) for k, v in (file.metadata() or {}).items()}
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}); it may be cut short, copy it anew") from error
     return tensors, metadata
 
 
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:  # another program's metadata is plain text
+        return text
+
+
 def config_of(data: dict[str, Any]) -> ToonConfig:
     """The config from its metadata (inverse of dataclasses.asdict through JSON)."""
-    rope = {k: tuple(v) if isinstance(v, list) else v for k, v in data["rope"].items()}
+    rope: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["rope"].items()}
     return ToonConfig(**{**data, "rope": Rope(**rope)})
 
 
@@ -58,7 +65,12 @@ def load_toon(path: Path = EMBEDDED) -> tuple[Toon, dict[str, Any]]:
     tensors, metadata = read(path)
     if metadata.get("model") != "toon":
         raise ValueError(f"{path}: got model {metadata.get('model')!r}; expected weights of a `toon` model (metadata `model`)")
-    model = Toon(config_of(metadata["config"]))
+    try:
+        model = Toon(config_of(metadata["config"]))
+        int(metadata["colour_cell"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: its metadata do not describe a model ({reason}); use weights this version trained") from error
     try:
         model.load_state_dict({k: v.float() for k, v in tensors.items()})
     except RuntimeError as error:

@@ -1,0 +1,399 @@
+"""The whole way from a shot to coloured frames, on a tiny model with random weights."""
+
+import inspect
+import shutil
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import painted_image, sketch_clip, tiny_toon
+from safetensors.torch import load_file, save_file
+
+import timecolor
+from timecolor import codec, colorize, weights
+from timecolor.colorize import READ_AT_ONCE, Cancelled, Coloured, Colorizer, ColorizeOptions, Progress
+from timecolor.geometry import Clip
+from timecolor.shot import Labels, Reference, Shot
+from timecolor.toon import Toon
+
+RAW = ColorizeOptions(lines="model")
+
+
+@pytest.fixture
+def colorizer(tiny_weights) -> Colorizer:
+    return Colorizer.load(tiny_weights, "cpu", "float32")
+
+
+def references(count: int) -> list[Reference]:
+    return [Reference(painted_image(i), name=f"{i}.png") for i in range(count)]
+
+
+def halves(frames: int = 3, height: int = 48, width: int = 64) -> np.ndarray:
+    """Label 0 on the left, 1 on the right."""
+    video = np.zeros((frames, height, width), np.uint8)
+    video[:, :, width // 2 :] = 1
+    return video
+
+
+def furthest(a: np.ndarray, b: np.ndarray) -> int:
+    """Largest difference of two clips, in levels of 255."""
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+def events(colorizer: Colorizer, shot: Shot, options: ColorizeOptions = RAW) -> list[Progress | Coloured]:
+    return list(colorizer.stream(shot, options))
+
+
+@pytest.fixture
+def drawings_run(monkeypatch) -> list[int]:
+    """Number of drawings of every call of the network's `prepare`."""
+    counts: list[int] = []
+    prepare = Toon.prepare
+
+    def counted(self, conditions):
+        counts.append(conditions.layout.grid.frames)
+        return prepare(self, conditions)
+
+    monkeypatch.setattr(Toon, "prepare", counted)
+    return counts
+
+
+# ----------------------------------------------------------------------------------------------------------------- what comes out
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(3, 48, 64), (1, 37, 53), (2, 101, 33), (1, 8, 8), (4, 9, 120)])
+def test_output_has_the_sketchs_frames_and_size(colorizer, frames, height, width):
+    shot = Shot(sketch_clip(frames, height, width), references(1))
+    for options in (ColorizeOptions(), RAW):
+        coloured = colorizer.colorize(shot, options)
+        assert coloured.shape == (frames, height, width, 3)
+        assert coloured.dtype == np.uint8
+
+
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_any_number_of_references_takes_the_same_path(colorizer, count):
+    coloured = colorizer.colorize(Shot(sketch_clip(), references(count)))
+    assert coloured.shape == (3, 48, 64, 3)
+
+
+def test_references_of_any_size_and_shape_are_taken(colorizer):
+    cut_out = np.zeros((70, 20), np.uint8)
+    cut_out[10:60, 5:15] = 255
+    odd = [Reference(painted_image(1, 3, 300)), Reference(painted_image(2, 1, 1)), Reference(painted_image(3, 70, 20), cut_out)]
+    assert colorizer.colorize(Shot(sketch_clip(), odd)).shape == (3, 48, 64, 3)
+
+
+def test_the_artists_lines_stay_untouched(colorizer):
+    sketch = sketch_clip()
+    black = (sketch == 0).all(axis=3)
+    assert black.sum() > 100
+    assert not colorizer.colorize(Shot(sketch, references(1)))[black].any()
+    assert colorizer.colorize(Shot(sketch, references(1)), replace(RAW, lines="none"))[black].any()
+
+
+def test_order_of_references_is_invisible(colorizer):
+    given = references(3)
+    for options in (RAW, ColorizeOptions()):
+        first = colorizer.colorize(Shot(sketch_clip(), given), options)
+        assert furthest(first, colorizer.colorize(Shot(sketch_clip(), [given[2], given[0], given[1]]), options)) <= 1
+    assert furthest(first, colorizer.colorize(Shot(sketch_clip(), given[:1]), ColorizeOptions())) > 1
+
+
+def test_one_seed_gives_one_result_and_another_seed_another(colorizer):
+    shot = Shot(sketch_clip(), references(2))
+    first = colorizer.colorize(shot, RAW)
+    assert np.array_equal(first, colorizer.colorize(shot, RAW))
+    assert not np.array_equal(first, colorizer.colorize(shot, replace(RAW, seed=1)))
+
+
+def test_labels_bind_areas_to_references(colorizer):
+    a, b = references(2)
+    bound, crossed = {0: (0,), 1: (1,)}, {0: (1,), 1: (0,)}
+    first = colorizer.colorize(Shot(sketch_clip(), [a, b], Labels(halves(), bound)), RAW)
+    renamed = colorizer.colorize(Shot(sketch_clip(), [b, a], Labels(halves(), crossed)), RAW)
+    swapped = colorizer.colorize(Shot(sketch_clip(), [b, a], Labels(halves(), bound)), RAW)
+    assert furthest(first, renamed) <= 1
+    assert furthest(first, swapped) > 8
+    published = colorizer.colorize(Shot(sketch_clip(), [a, b], Labels(halves())), RAW)
+    assert np.array_equal(first, published)
+
+
+def test_a_thin_label_counts_by_coverage_and_not_by_majority(colorizer):
+    thin = np.zeros((1, 32, 48), np.uint8)
+    thin[:, :, 16:19] = 1  # 3 of a token's 8 pixels
+    sketch = sketch_clip(1, 32, 48)
+
+    def coloured(video: np.ndarray, cells: str) -> np.ndarray:
+        labels = Labels(video, {0: (0,), 1: (1,)})
+        return colorizer.colorize(Shot(sketch, references(2), labels), replace(RAW, cells=cells, size=32))
+
+    assert np.array_equal(coloured(thin, "majority"), coloured(0 * thin, "majority"))
+    assert not np.array_equal(coloured(thin, "coverage"), coloured(0 * thin, "coverage"))
+
+
+def test_both_regimes_and_every_execution_give_a_picture(colorizer):
+    shot = Shot(sketch_clip(), references(2), Labels(halves()))
+    dense = colorizer.colorize(shot, replace(RAW, execution="dense"))
+    assert furthest(dense, colorizer.colorize(shot, replace(RAW, execution="grouped"))) <= 1
+    assert colorizer.colorize(shot, replace(RAW, regime="joint")).shape == dense.shape
+
+
+def test_all_drawings_may_see_one_another(colorizer):
+    shot = Shot(sketch_clip(6, step=6), references(1))
+    everything = colorizer.colorize(shot, replace(RAW, window="all"))
+    assert np.array_equal(everything, colorizer.colorize(shot, replace(RAW, window=None)))
+    assert furthest(everything, colorizer.colorize(shot, replace(RAW, window=6))) <= 1
+    assert not np.array_equal(everything, colorizer.colorize(shot, replace(RAW, window=0)))
+
+
+def test_bfloat16_is_close_to_float32(tiny_weights):
+    shot = Shot(sketch_clip(), references(2))
+    exact, rough = (Colorizer.load(tiny_weights, "cpu", dtype).colorize(shot, RAW) for dtype in ("float32", "bfloat16"))
+    assert np.abs(exact.astype(int) - rough.astype(int)).mean() < 4
+
+
+# -------------------------------------------------------------------------------------------------------------- lines and colour
+
+
+def test_a_colour_clip_is_refused_and_its_lines_taken_on_demand(colorizer):
+    clip = painted_image(1, 120, 160)[None].repeat(2, 0)
+    shot = Shot(clip, references(1), name="run")
+    with pytest.raises(ValueError, match="run: sketch looks like a colour picture .* --extract-lines"):
+        colorizer.colorize(shot)
+    clean, thick = (colorizer.colorize(shot, ColorizeOptions(extract_lines=True, sketch_style=s)) for s in ("clean", "thick"))
+    assert clean.shape == clip.shape
+    assert (clean == 0).all(axis=3).any()
+    assert not np.array_equal(clean, thick)
+
+
+# ------------------------------------------------------------------------------------------------------------------- long shots
+
+
+class Watched:
+    """A clip that records the longest slice that was read."""
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self.frames, self.longest = frames, 0
+        self.shape = frames.shape
+
+    def __getitem__(self, frames: slice) -> np.ndarray:
+        self.longest = max(self.longest, len(range(*frames.indices(self.shape[0]))))
+        return self.frames[frames]
+
+
+def test_a_long_shot_in_pieces_equals_the_whole(colorizer, monkeypatch, drawings_run):
+    shot = Shot(sketch_clip(30, step=1), references(1))
+    whole = colorizer.colorize(shot, RAW)
+    assert drawings_run == [30]
+    drawings_run.clear()
+    monkeypatch.setattr(colorize, "PIECE_TOKENS", 1)
+    assert furthest(whole, colorizer.colorize(shot, RAW)) <= 1
+    assert len(drawings_run) > 3
+    assert max(drawings_run) <= 12  # 4 with what 2 layers in 2 steps reach to either side
+
+
+def test_frames_and_labels_are_read_a_few_at_a_time(colorizer, monkeypatch):
+    monkeypatch.setattr(colorize, "PIECE_TOKENS", 1)
+    sketch, labels = Watched(sketch_clip(40, step=1)), Watched(halves(40))
+    frames = [e for e in events(colorizer, Shot(sketch, references(2), Labels(labels))) if isinstance(e, Coloured)]
+    assert [f.index for f in frames] == list(range(40))
+    assert 0 < sketch.longest <= READ_AT_ONCE
+    assert 0 < labels.longest <= READ_AT_ONCE
+
+
+def test_held_drawings_are_coloured_once(colorizer, drawings_run):
+    on_threes = sketch_clip(3, step=6).repeat(3, axis=0)
+    coloured = colorizer.colorize(Shot(on_threes, references(1)))
+    assert drawings_run == [3]
+    assert np.array_equal(coloured[::3].repeat(3, axis=0), coloured)
+
+
+def test_a_held_drawing_whose_labels_change_is_coloured_anew(colorizer, drawings_run):
+    video = halves(2)
+    video[1] = 1 - video[1]
+    colorizer.colorize(Shot(sketch_clip(1).repeat(2, axis=0), references(2), Labels(video)))
+    assert drawings_run == [2]
+
+
+def test_progress_tells_every_stage_in_order_to_its_end(colorizer, monkeypatch):
+    monkeypatch.setattr(colorize, "PIECE_TOKENS", 1)
+    told = []
+    colorizer.colorize(Shot(sketch_clip(20, step=1), references(1)), progress=told.append)
+    assert list(dict.fromkeys(e.stage for e in told)) == ["reading", "preparing", "sampling", "finishing"]
+    for stage in ("reading", "preparing", "sampling", "finishing"):
+        of_stage = [e for e in told if e.stage == stage]
+        done = [e.done for e in of_stage]
+        assert done == sorted(done)
+        assert done[-1] == of_stage[-1].total
+        assert len({e.total for e in of_stage}) == 1
+
+
+def test_whoever_reads_the_stream_keeps_its_own_gradients(colorizer):
+    for _ in colorizer.stream(Shot(sketch_clip(1), references(1))):
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+
+
+def test_cancelling_stops_at_the_next_event(colorizer):
+    told = []
+    with pytest.raises(Cancelled):
+        colorizer.colorize(Shot(sketch_clip(20), references(1)), RAW, told.append, lambda: len(told) == 4)
+    assert len(told) == 4
+
+
+# ----------------------------------------------------------------------------------------------------------------- what cannot be
+
+
+def test_a_sketch_smaller_than_a_token_is_refused(colorizer):
+    for height, width in ((1, 1), (1, 300), (7, 64)):
+        blank = np.full((1, height, width, 3), 255, np.uint8)
+        with pytest.raises(ValueError, match=f"dot: sketch is {width}x{height} pixels; give at least 8x8"):
+            colorizer.colorize(Shot(blank, references(1), name="dot"))
+
+
+def test_values_that_are_not_finite_stop_the_work(colorizer):
+    with torch.no_grad():
+        colorizer.denoiser.final.bias.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="not finite at step 1 of 2; try --dtype float32"):
+        colorizer.colorize(Shot(sketch_clip(), references(1)))
+
+
+def test_too_little_memory_names_what_would_fit(colorizer, monkeypatch):
+    shot, wanted = Shot(sketch_clip(40, step=1), references(1)), ColorizeOptions(size=256, window="all")
+    small = colorizer.need(Clip(40, 48, 64), 1, ColorizeOptions(size=128, window=1)).memory_bytes
+    monkeypatch.setattr(colorize, "_free_bytes", lambda device: small)
+    with pytest.raises(MemoryError, match=r"the job needs .* GiB but .* GiB are free; size 128 with window 1 would fit"):
+        colorizer.colorize(shot, wanted)
+    assert colorizer.colorize(shot, ColorizeOptions(size=128)).shape == shot.sketch.shape
+    narrower = colorizer.need(Clip(40, 48, 64), 1, replace(wanted, window=1)).memory_bytes
+    monkeypatch.setattr(colorize, "_free_bytes", lambda device: narrower)
+    with pytest.raises(MemoryError, match="size 256 with window 1 would fit"):
+        colorizer.check(shot, wanted)
+    monkeypatch.setattr(colorize, "_free_bytes", lambda device: 1)
+    with pytest.raises(MemoryError, match="free some, or cut the shot"):
+        colorizer.check(shot)
+
+
+def test_a_label_without_a_reference_is_refused_and_an_explicit_none_is_not(colorizer):
+    video = halves()
+    video[1, 0, 0] = 200
+    with pytest.raises(ValueError, match=r"shot: label 200 \(frame 1\) would take reference 200 but there are 2"):
+        colorizer.colorize(Shot(sketch_clip(), references(2), Labels(video)))
+    labels = Labels(video, {0: (0,), 1: (1,), 200: ()})
+    assert colorizer.colorize(Shot(sketch_clip(), references(2), labels)).shape == (3, 48, 64, 3)
+
+
+def test_too_many_references_are_refused(colorizer):
+    with pytest.raises(ValueError, match="has 63 references; give at most 62"):
+        colorizer.check(Shot(sketch_clip(), references(1) * 63))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"steps": 0}, "steps is 0; give a whole number of at least 1"),
+        ({"steps": 2.5}, "steps is 2.5; give a whole number"),
+        ({"seed": -1}, "seed is -1; give a whole number of at least 0"),
+        ({"size": 0}, "size is 0; give a whole number of at least 1, or None"),
+        ({"window": -1}, "window is -1; give a whole number of at least 0, or None, or all"),
+        ({"window": "few"}, "window is 'few'; give"),
+        ({"finish": "flatt"}, "finish is 'flatt'; use one of flat, smooth, auto"),
+        ({"cells": "vote"}, "cells is 'vote'; use one of coverage, majority"),
+        ({"extract_lines": "thick"}, "extract_lines is 'thick'; give true or false"),
+        ({"sketch_style": "thick"}, "sketch_style is thick but no lines are taken; add extract_lines"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, expected):
+    made = object.__new__(ColorizeOptions)  # past the tests' type checker, as values from files come
+    for field in fields(ColorizeOptions):
+        object.__setattr__(made, field.name, options.get(field.name, field.default))
+    with pytest.raises(ValueError, match=expected):
+        made.__post_init__()
+
+
+def test_a_working_size_below_one_token_is_refused(colorizer):
+    with pytest.raises(ValueError, match="working size is 7; use at least 8"):
+        colorizer.colorize(Shot(sketch_clip(), references(1)), ColorizeOptions(size=7))
+
+
+def test_sketches_and_labels_of_another_type_are_refused():
+    with pytest.raises(ValueError, match="sketch is float32; give uint8"):
+        Shot(np.zeros((1, 8, 8, 3), np.float32))
+    with pytest.raises(ValueError, match="labels are float64; give integers"):
+        Shot(sketch_clip(), references(1), Labels(halves().astype(float)))
+
+
+# ----------------------------------------------------------------------------------------------------------------------- weights
+
+
+def test_unknown_models_devices_and_types_are_refused(tmp_path, tiny_weights):
+    with pytest.raises(ValueError, match=r"unknown model 'tune'; use toon, or the path of a \.safetensors file"):
+        Colorizer.load("tune")
+    with pytest.raises(ValueError, match=r"none\.safetensors: no such weights file"):
+        Colorizer.load(tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="device 'abacus' is not usable here"):
+        Colorizer.load(tiny_weights, "abacus")
+    with pytest.raises(ValueError, match="unknown dtype 'float8'; use auto, float32"):
+        Colorizer.load(tiny_weights, "cpu", "float8")
+
+
+def test_weights_that_are_cut_short_are_refused(tmp_path, tiny_weights):
+    path = tmp_path / "cut.safetensors"
+    for size in (0, 5, 3000, tiny_weights.stat().st_size - 1):
+        path.write_bytes(tiny_weights.read_bytes()[:size])
+        with pytest.raises(ValueError, match=r"cut\.safetensors: not a readable safetensors file .* copy it anew"):
+            Colorizer.load(path)
+
+
+def test_weights_of_another_kind_are_refused(tmp_path, tiny_weights):
+    tensors, path = load_file(tiny_weights), tmp_path / "other.safetensors"
+    _, metadata = weights.read(tiny_weights)
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(ValueError, match="got model None; expected weights of a `toon` model"):
+        Colorizer.load(path)
+    weights.save(path, tensors, {"model": "toon"})
+    with pytest.raises(ValueError, match="metadata do not describe a model .*'config'"):
+        Colorizer.load(path)
+    for config in ({**metadata["config"], "depth": 3}, {**metadata["config"], "heads": 3}, "small"):
+        weights.save(path, tensors, metadata | {"config": config})
+        with pytest.raises(ValueError, match="metadata do not describe a model"):
+            Colorizer.load(path)
+    weights.save(path, tensors, metadata | {"config": {**metadata["config"], "layers": 3}})
+    with pytest.raises(ValueError, match="tensors do not fit the file's own config"):
+        Colorizer.load(path)
+    weights.save(path, tensors, metadata | {"colour_cell": 8})
+    with pytest.raises(ValueError, match="codec and model do not fit: 8 pixels a latent and 2 latents a token"):
+        Colorizer.load(path)
+
+
+def test_weights_come_back_as_they_were(tmp_path, tiny_weights):
+    toon, about = weights.load_toon(tiny_weights)
+    assert (about["colour_cell"], about["short_side"], toon.config) == (4, 32, tiny_toon().config)
+    for name, value in tiny_toon().state_dict().items():
+        torch.testing.assert_close(toon.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+    shutil.copy(tiny_weights, tmp_path / "moved.safetensors")
+    assert inspect.isclass(timecolor.Colorizer)
+    assert timecolor.load(tmp_path / "moved.safetensors").short_side == 32
+
+
+def test_the_embedded_weights_load_and_colour():
+    """The one test that needs weights/toon.safetensors, which the wheel carries."""
+    colorizer = Colorizer.load(device="cpu")
+    coloured = colorizer.colorize(Shot(sketch_clip(1), references(1)), ColorizeOptions(size=64))
+    assert coloured.shape == (1, 48, 64, 3)
+    assert weights.EMBEDDED.stat().st_size < 32 * 2**20
+
+
+def test_need_grows_with_the_shot_and_a_measurement_is_positive(colorizer):
+    short, long = (colorizer.need(Clip(frames, 48, 64), 2) for frames in (4, 400))
+    assert long.operations == pytest.approx(100 * short.operations, rel=0.05)
+    assert long.memory_bytes > short.memory_bytes
+    assert long.piece <= 400
+    assert short.tokens == 2 * short.grid.tokens + 2 * short.grid.per_frame
+    assert colorizer.measured_seconds(short, 2, ColorizeOptions()) > 0
+
+
+def test_a_codec_that_does_not_fit_the_model_is_refused():
+    with pytest.raises(ValueError, match="codec and model do not fit"):
+        Colorizer(tiny_toon(), codec.PixelCodec(2))
