@@ -161,9 +161,9 @@ def test_the_window_is_a_number_or_all(run, sketch, window, kept):
 
 
 def test_every_option_of_the_issue_is_taken(run, sketch, reference):
-    words = "--device cpu --dtype bfloat16 --steps 1 --seed 3 --size 24 --window 2 --lines none --finish smooth --palette free --debug"
+    words = "--device cpu --dtype bfloat16 --steps 1 --seed 3 --size 24 --window 2 --lines none --finish smooth --palette free"
     assert run("colorize", sketch, "-r", reference, "-o", "out.mkv", *words.split())[0] == 0
-    assert run("colorize", sketch, "-r", reference, "-o", "out.mkv", "--overwrite", *words.split())[0] == 0
+    assert run("colorize", sketch, "-r", reference, "-o", "out.mkv", "--overwrite", "--debug", *words.split())[0] == 0
 
 
 def test_lines_of_a_colour_clip_are_taken_on_demand(run, tmp_path, reference):
@@ -192,6 +192,18 @@ def test_info_tells_what_a_job_needs(run):
     assert facts["tokens"] == 4 * 2 * 20 + 2 * 20
     assert facts["time (s)"] >= 0
     assert "tokens: 200" in run("info", "--frames", 4, "--height", 48, "--width", 64, "--references", 2)[2]
+
+
+def test_demo_leaves_video_contact_sheet_and_figures(run, tiny_weights, monkeypatch):
+    monkeypatch.setattr("timecolor.weights.EMBEDDED", tiny_weights)
+    monkeypatch.setattr("timecolor.demo.SIZE", (96, 144))
+    code, out, _ = run("demo", "-o", "demo", "--seed", 1, "--json")
+    assert code == 0
+    figures = json.loads(out)
+    assert figures == json.loads(Path("demo/figures.json").read_text())
+    assert {"timecolor", "copy"} == figures["figures"].keys()
+    assert {"coloured.mp4", "truth.mp4", "sheet.png", "shot"} <= {p.name for p in Path("demo").iterdir()}
+    assert open_frames("demo/coloured.mp4").shape == open_frames("demo/shot/sketch").shape
 
 
 def test_training_runs_and_resumes(run):
@@ -297,6 +309,11 @@ def test_a_path_that_cannot_be_written(refused, sketch, tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert "since file is a file; name another output" in refused("colorize", sketch, "-o", "file/out.mp4")
     assert "cannot write .txt; use .png, .mp4, .mkv, .mov, or a folder" in refused("colorize", sketch, "-o", "out.txt")
+
+
+def test_a_clip_does_not_go_into_one_png(refused, sketch):
+    assert "out.png: a .png holds one frame but there are 3; give a folder" in refused("colorize", sketch, "-o", "out.png")
+    assert "out.png: a .png holds one frame" in refused("sketch", sketch, "-o", "out.png")
 
 
 def test_an_existing_output_is_kept(refused, run, sketch, tmp_path):

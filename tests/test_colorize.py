@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import timecolor
 from timecolor import codec, colorize, weights
-from timecolor.colorize import READ_AT_ONCE, Cancelled, Coloured, Colorizer, ColorizeOptions, Progress
+from timecolor.colorize import READ_AT_ONCE, Cancelled, ColorizeOptions, Colorizer, Coloured, Progress
 from timecolor.geometry import Clip
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.toon import Toon
@@ -159,7 +159,7 @@ def test_bfloat16_is_close_to_float32(tiny_weights):
 def test_a_colour_clip_is_refused_and_its_lines_taken_on_demand(colorizer):
     clip = painted_image(1, 120, 160)[None].repeat(2, 0)
     shot = Shot(clip, references(1), name="run")
-    with pytest.raises(ValueError, match="run: sketch looks like a colour picture .* --extract-lines"):
+    with pytest.raises(ValueError, match=r"run: sketch looks like a colour picture .* --extract-lines"):
         colorizer.colorize(shot)
     clean, thick = (colorizer.colorize(shot, ColorizeOptions(extract_lines=True, sketch_style=s)) for s in ("clean", "thick"))
     assert clean.shape == clip.shape
@@ -182,8 +182,10 @@ class Watched:
         return self.frames[frames]
 
 
-def test_a_long_shot_in_pieces_equals_the_whole(colorizer, monkeypatch, drawings_run):
-    shot = Shot(sketch_clip(30, step=1), references(1))
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_long_shot_in_pieces_equals_the_whole(colorizer, monkeypatch, drawings_run, count):
+    """Without references every colour is generated, and a drawing's neighbours change it by tens of levels."""
+    shot = Shot(sketch_clip(30), references(count))
     whole = colorizer.colorize(shot, RAW)
     assert drawings_run == [30]
     drawings_run.clear()
@@ -353,7 +355,7 @@ def test_weights_of_another_kind_are_refused(tmp_path, tiny_weights):
     with pytest.raises(ValueError, match="got model None; expected weights of a `toon` model"):
         Colorizer.load(path)
     weights.save(path, tensors, {"model": "toon"})
-    with pytest.raises(ValueError, match="metadata do not describe a model .*'config'"):
+    with pytest.raises(ValueError, match=r"metadata do not describe a model .*'config'"):
         Colorizer.load(path)
     for config in ({**metadata["config"], "depth": 3}, {**metadata["config"], "heads": 3}, "small"):
         weights.save(path, tensors, metadata | {"config": config})
@@ -370,6 +372,7 @@ def test_weights_of_another_kind_are_refused(tmp_path, tiny_weights):
 def test_weights_come_back_as_they_were(tmp_path, tiny_weights):
     toon, about = weights.load_toon(tiny_weights)
     assert (about["colour_cell"], about["short_side"], toon.config) == (4, 32, tiny_toon().config)
+    assert tiny_weights.stat().st_mode & 0o044 == 0o044  # others may read it
     for name, value in tiny_toon().state_dict().items():
         torch.testing.assert_close(toon.state_dict()[name], value, atol=1e-3, rtol=1e-3)
     shutil.copy(tiny_weights, tmp_path / "moved.safetensors")

@@ -179,9 +179,22 @@ def test_shuffled_and_dropped_references_keep_their_labels(monkeypatch, lost):
     assert len(orders) > 3
 
 
+def test_sketch_colours_and_labels_are_mirrored_together():
+    mirrored = 0
+    for index in range(8):
+        plain, varied = (
+            make_batch(DEBUG, Bucket(32, 48, 2, 1, 1.0), "start frame", 1, 0, range(index, index + 1), augment)
+            for augment in (False, True)
+        )
+        turned = not torch.equal(plain.clean, varied.clean)
+        mirrored += turned
+        for part in ("clean", "character"):
+            expected = getattr(plain, part).flip(-1) if turned else getattr(plain, part)
+            torch.testing.assert_close(getattr(varied, part), expected)
+    assert 0 < mirrored < 8
+
+
 def test_without_labels_every_token_sees_every_reference():
     for protocol, keep in (("start frame", 1.0), ("multi-reference", 0.0)):
-        batch = make_batch(
-            replace(DEBUG, keep_labels=keep), Bucket(32, 48, 1, 1, 1.0), protocol, 2, 0, range(1), augment=True
-        )
+        batch = make_batch(replace(DEBUG, keep_labels=keep), Bucket(32, 48, 1, 1, 1.0), protocol, 2, 0, range(1), augment=True)
         assert (batch.bits == ALL).all()

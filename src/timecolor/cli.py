@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,13 +19,13 @@ from timecolor import __version__
 from timecolor.colorize import ColorizeOptions, Colorizer, Coloured
 from timecolor.geometry import Clip
 from timecolor.media import ClipWriter, InputError, did_you_mean, open_frames
-from timecolor.shot import Reference, Shot
+from timecolor.shot import Frames, Reference, Shot
 from timecolor.shotfiles import ShotFile, load_shots, read_reference
 from timecolor.sketch import SketchStyle, extract_clip
 
 app = App(
     name="timecolor",
-    help="Colour a line-art animation shot from coloured references.",
+    help="Colour a line-art animation shot from coloured references. With --debug, an error shows its traceback.",
     version=__version__,
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,
@@ -76,7 +77,7 @@ def colorize(
     plans = [(job, _options(job, options), _target(out, job, format, len(jobs))) for job in jobs]
     _refuse_doubles([target for _, _, target in plans])
     # Every writer checks its path before any work is done.
-    writers = [_writer(target, job.shot, overwrite) for job, _, target in plans]
+    writers = [_writer(target, job.shot.sketch, job.shot.frame_rate, overwrite) for job, _, target in plans]
     colorizer = Colorizer.load(model, device, dtype)
     for job, chosen, _ in plans:
         colorizer.check(job.shot, chosen)
@@ -151,8 +152,8 @@ def sketch(
         Replace an existing output.
     """
     frames = open_frames(clip)
-    total, height, width = frames.shape[:3]
-    with _bars(clip.name) as show, ClipWriter(out, height, width, frames.frame_rate or 24, overwrite=overwrite) as writer:
+    total = frames.shape[0]
+    with _bars(clip.name) as show, _writer(out, frames, frames.frame_rate or Fraction(24), overwrite) as writer:
         for i in range(total):
             writer.write(extract_clip(frames[i : i + 1], style, binarise)[0])
             show("sketching", i + 1, total)
@@ -301,9 +302,12 @@ def _target(out: Path, job: ShotFile, suffix: str, jobs: int) -> Path:
     return out / (name if suffix == "png" else f"{name}.{suffix}")
 
 
-def _writer(target: Path, shot: Shot, overwrite: bool) -> ClipWriter:
-    _, height, width, _ = shot.sketch.shape
-    return ClipWriter(target, height, width, shot.frame_rate, overwrite=overwrite)
+def _writer(target: Path, frames: Frames, frame_rate: Fraction, overwrite: bool) -> ClipWriter:
+    """A writer of clips like `frames`, which refuses at once what it could not write."""
+    count, height, width, _ = frames.shape
+    if target.suffix.lower() == ".png" and count > 1 and not target.is_dir():
+        raise InputError(f"{target}: a .png holds one frame but there are {count}; give a folder (ending in /) or a video")
+    return ClipWriter(target, height, width, frame_rate, overwrite=overwrite)
 
 
 def _refuse_doubles(targets: list[Path]) -> None:

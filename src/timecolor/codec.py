@@ -55,15 +55,20 @@ def shrink_lines(frames: UInt8[np.ndarray, "t h w 3"], clip: Clip) -> UInt8[np.n
     return np.stack([_resize(frame, clip.height, clip.width) for frame in frames])
 
 
-def letterbox(reference: Reference, clip: Clip) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
-    """A reference at the working size, centred on black with its aspect ratio kept, and its own lines."""
+def letterbox(
+    reference: Reference, clip: Clip, ground: int = 0
+) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    """A reference at the working size, centred with its aspect ratio kept, and its own lines.
+
+    ground: grey level around it and behind a cut-out. Black, as published, unless it would be taken for the shot's background.
+    """
     height, width = reference.image.shape[:2]
     scale = min(clip.height / height, clip.width / width)
     h, w = max(1, round(height * scale)), max(1, round(width * scale))
-    image = _resize(reference.on_black, h, w)
+    image = _resize(reference.over(ground), h, w)
     alpha = None if reference.alpha is None else _resize(reference.alpha, h, w)
     top, left = (clip.height - h) // 2, (clip.width - w) // 2
-    canvas = np.zeros((clip.height, clip.width, 3), np.uint8)
+    canvas = np.full((clip.height, clip.width, 3), ground, np.uint8)
     canvas[top : top + h, left : left + w] = image
     lines = np.zeros((clip.height, clip.width), np.uint8)
     lines[top : top + h, left : left + w] = reference_lines(image, alpha)

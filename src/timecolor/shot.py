@@ -56,9 +56,14 @@ class Reference:
     @property
     def on_black(self) -> np.ndarray:
         """The image composited on black, uint8 (h, w, 3)."""
+        return self.over(0)
+
+    def over(self, grey: int) -> np.ndarray:
+        """The image composited on a grey level, uint8 (h, w, 3)."""
         if self.alpha is None:
             return self.image
-        return (self.image * (self.alpha[..., None].astype(np.float32) / 255) + 0.5).astype(np.uint8)
+        share = self.alpha[..., None].astype(np.float32) / 255
+        return (self.image * share + grey * (1 - share) + 0.5).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

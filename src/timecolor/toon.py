@@ -108,9 +108,8 @@ class Block(nn.Module):
         self.heads = heads
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
-        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
-        self.norm_q = nn.RMSNorm(width // heads, eps=1e-6)
-        self.norm_k = nn.RMSNorm(width // heads, eps=1e-6)
+        self.to_qkv = nn.Linear(width, 3 * width)  # the bias lets a head look at a place, whatever is there
+        self.norm_q, self.norm_k = _gains(width // heads, 1.3)
         self.to_out = nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
         self.offset = nn.Parameter(torch.zeros(6 * width))  # this block's own part of the shared modulation
@@ -150,10 +149,9 @@ class Pointer(nn.Module):
     def __init__(self, width: int, slots: int, head: int) -> None:
         super().__init__()
         self.slots = slots
-        self.to_q = nn.Linear(width, slots * head, bias=False)
-        self.to_k = nn.Linear(width, slots * head, bias=False)
-        self.norm_q = nn.RMSNorm(head, eps=1e-6)
-        self.norm_k = nn.RMSNorm(head, eps=1e-6)
+        self.to_q = nn.Linear(width, slots * head)
+        self.to_k = nn.Linear(width, slots * head)
+        self.norm_q, self.norm_k = _gains(head, 2.0)
         self.none = nn.Parameter(torch.zeros(head))
 
     def keys(self, references: Float[Tensor, "b n d"], to: Pointing) -> Float[Tensor, "b 1 m e"]:
@@ -313,6 +311,14 @@ class Toon(nn.Module):
         colours = rearrange(shrunk, "b r c (h p) (w q) -> b (r h w p q) c", p=self.config.patch, q=self.config.patch)
         turn = (cos[start:].repeat_interleave(slots, 0), sin[start:].repeat_interleave(slots, 0))
         return Pointing(attend, colours, *turn)
+
+
+def _gains(channels: int, gain: float) -> tuple[nn.RMSNorm, nn.RMSNorm]:
+    """Norms of queries and keys. They bound a logit by gain^2 sqrt(channels), so the gain decides how sharply a head can look."""
+    norms = nn.RMSNorm(channels, eps=1e-6), nn.RMSNorm(channels, eps=1e-6)
+    for norm in norms:
+        nn.init.constant_(norm.weight, gain)
+    return norms
 
 
 def _unit(x: Tensor, norm: nn.RMSNorm) -> Tensor:

@@ -113,6 +113,7 @@ def _sample(
         sketch = np.stack([f.sketch for f in frames])
     fills = np.stack([f.fills for f in frames])
     if mirrored:
+        pictures = [_mirror(p) for p in pictures]
         sketch, fills, labels = (np.ascontiguousarray(x[:, :, ::-1]) for x in (sketch, fills, labels))
 
     compression = Compression(time=1, space=preset.colour_cell, patch=preset.model.patch)
@@ -150,12 +151,13 @@ def _cast(shot, references: int, rng: np.random.Generator) -> tuple[list[Referen
 
 
 def _varied(picture: Reference, rng: np.random.Generator) -> Reference:
-    """The same picture mirrored, smaller or nearer, or without its alpha."""
+    """The same picture mirrored, smaller or nearer, or without its alpha. Plates and frames mostly stay in their place."""
     image, alpha = picture.image, picture.alpha
-    if rng.random() < 0.5:
-        image = np.ascontiguousarray(image[:, ::-1])
-        alpha = None if alpha is None else np.ascontiguousarray(alpha[:, ::-1])
-    if rng.random() < 0.4:
+    in_place = picture.role in ("background", "frame")
+    if not in_place and rng.random() < 0.5:
+        mirrored = _mirror(picture)
+        image, alpha = mirrored.image, mirrored.alpha
+    if rng.random() < (0.1 if in_place else 0.4):
         h, w = image.shape[:2]
         scale = float(rng.uniform(0.6, 1.5))
         x, y = ((1 - scale) * np.array([w, h]) / 2 * (1 + rng.uniform(-0.3, 0.3, 2))).tolist()
@@ -170,6 +172,11 @@ def _varied(picture: Reference, rng: np.random.Generator) -> Reference:
         white = rng.random() < 0.5
         image, alpha = on_black + ((255 - alpha)[..., None] if white else np.uint8(0)), None
     return Reference(image, alpha, picture.role, picture.name)
+
+
+def _mirror(picture: Reference) -> Reference:
+    alpha = None if picture.alpha is None else np.ascontiguousarray(picture.alpha[:, ::-1])
+    return Reference(np.ascontiguousarray(picture.image[:, ::-1]), alpha, picture.role, picture.name)
 
 
 def _alone(_worker: int) -> None:

@@ -121,14 +121,15 @@ def _pace(step: int, preset: Preset) -> float:
 
 
 def _optimizers(model: Toon, preset: Preset) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices (Jordan et al. 2024), AdamW for all else."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("blocks.")]
-    others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and name.startswith("blocks."))]
+    """Muon for the blocks' matrices (Jordan et al. 2024), AdamW for all else; gains of queries and keys at a higher rate."""
+    matrices, gains, others = [], [], []
+    for name, parameter in model.named_parameters():
+        kind = matrices if parameter.ndim == 2 and name.startswith("blocks.") else gains if ".norm_" in name else others
+        kind.append(parameter)
     muon = torch.optim.Muon(matrices, lr=preset.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW(others, lr=preset.rate, betas=(0.9, 0.98), weight_decay=0.0)
-    for optimizer in (muon, adamw):
-        for group in optimizer.param_groups:
-            group["factor"] = 1.0
+    groups = [{"params": others, "factor": 1.0}, {"params": gains, "factor": 5.0}]
+    adamw = torch.optim.AdamW(groups, lr=preset.rate, betas=(0.9, 0.98), weight_decay=0.0)
+    muon.param_groups[0]["factor"] = 1.0
     return [muon, adamw]
 
 

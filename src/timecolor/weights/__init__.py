@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 from timecolor.rope import Rope
@@ -22,7 +22,9 @@ def save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {k: json.dumps(v) for k, v in metadata.items()})
+        # `save_file` would make it readable by its owner alone, in a wheel too.
+        content = serialised({k: v.contiguous() for k, v in tensors.items()}, {k: json.dumps(v) for k, v in metadata.items()})
+        partial.write_bytes(content)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
