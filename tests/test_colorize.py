@@ -277,6 +277,19 @@ def test_too_little_memory_names_what_would_fit(colorizer, monkeypatch):
         colorizer.check(shot)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_memory_that_runs_out_after_all_is_told_as_such(colorizer, monkeypatch, error):
+    def full(self, latents, timestep, cache):
+        raise error
+
+    monkeypatch.setattr(Toon, "predict", full)
+    with pytest.raises(MemoryError, match=r"memory ran out .* give a smaller size or window"):
+        colorizer.colorize(Shot(sketch_clip(), references(1)))
+
+
 def test_a_label_without_a_reference_is_refused_and_an_explicit_none_is_not(colorizer):
     video = halves()
     video[1, 0, 0] = 200

@@ -55,9 +55,7 @@ def shrink_lines(frames: UInt8[np.ndarray, "t h w 3"], clip: Clip) -> UInt8[np.n
     return np.stack([_resize(frame, clip.height, clip.width) for frame in frames])
 
 
-def letterbox(
-    reference: Reference, clip: Clip, ground: int = 0
-) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+def letterbox(reference: Reference, clip: Clip, ground: int = 0) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
     """A reference at the working size, centred with its aspect ratio kept, and its own lines.
 
     ground: grey level around it and behind a cut-out. Black, as published, unless it would be taken for the shot's background.

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -323,14 +324,14 @@ class Colorizer:
                 start=low,
             )
             # Entered anew for each part, since whoever reads this iterator must not be left in inference mode.
-            with torch.inference_mode():
+            with _running():
                 cache = self.denoiser.prepare(conditions)
             yield first, stop, Progress("preparing", number + 1, len(starts))
             noise = torch.stack([self._noise(options.seed, i, layout.grid) for i in range(low, high)])[None]
             clean = noise.to(self.device, self.dtype)
             steps = sample(self.denoiser, clean, cache, options.steps)
             for done in range(1, options.steps + 1):
-                with torch.inference_mode():
+                with _running():
                     clean = next(steps).clean
                 yield first, stop, Progress("sampling", number * options.steps + done, len(starts) * options.steps)
             yield first, stop, self.codec.decode(clean)[first - low : stop - low]
@@ -359,6 +360,18 @@ class Colorizer:
             if self.need(shot, references, replace(options, size=short, window=window)).memory_bytes <= free:
                 raise MemoryError(f"{got}; size {short} with window {window} would fit")
         raise MemoryError(f"{got}; free some, or cut the shot")
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    """The network at work: no gradients, and memory that runs out after all is told as such."""
+    try:
+        with torch.inference_mode():
+            yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise MemoryError("memory ran out while the network was at work; give a smaller size or window") from error
+        raise
 
 
 class _Extracted:

@@ -49,6 +49,7 @@ def train(preset: Preset, folder: Path, device: torch.device, minutes: float | N
     optimizers = _optimizers(model, preset)
     state = folder / "checkpoints" / "last.safetensors"
     start = _restore(state, model, average, optimizers) if state.exists() else 0
+    _forget_after(start, folder / "metrics.jsonl")
     autocast = torch.autocast(device.type, torch.bfloat16) if _has_bf16(device) else contextlib.nullcontext()
     validation = _validation(preset) if start < preset.steps else []
 
@@ -127,7 +128,7 @@ def _optimizers(model: Toon, preset: Preset) -> list[torch.optim.Optimizer]:
         kind = matrices if parameter.ndim == 2 and name.startswith("blocks.") else gains if ".norm_" in name else others
         kind.append(parameter)
     muon = torch.optim.Muon(matrices, lr=preset.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    groups = [{"params": others, "factor": 1.0}, {"params": gains, "factor": 5.0}]
+    groups = [{"params": others, "factor": 1.0}, {"params": gains, "factor": 3.0}]
     adamw = torch.optim.AdamW(groups, lr=preset.rate, betas=(0.9, 0.98), weight_decay=0.0)
     muon.param_groups[0]["factor"] = 1.0
     return [muon, adamw]
@@ -177,6 +178,13 @@ def _write_config(preset: Preset, folder: Path) -> None:
         if changed:
             raise ValueError(f"{folder} holds a run with another {changed[0]}; give another --out, or its own options")
     path.write_text(json.dumps(config, indent=1))
+
+
+def _forget_after(step: int, log: Path) -> None:
+    """Drop reports of steps that a resumed run will do again."""
+    if log.exists():
+        lines = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
+        log.write_text("".join(lines))
 
 
 def _save(path: Path, step: int, model: Toon, average: dict[str, Tensor], optimizers: list[torch.optim.Optimizer]) -> None:
