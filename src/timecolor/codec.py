@@ -55,14 +55,20 @@ def shrink_lines(frames: UInt8[np.ndarray, "t h w 3"], clip: Clip) -> UInt8[np.n
     return np.stack([_resize(frame, clip.height, clip.width) for frame in frames])
 
 
-def letterbox(reference: Reference, clip: Clip, ground: int = 0) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+def letterbox(
+    reference: Reference, clip: Clip, frame: Clip | None = None, ground: int = 0
+) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
     """A reference at the working size, centred with its aspect ratio kept, and its own lines.
 
+    frame: the shot's own size, None = the working one. Bringing a frame to whole tokens stretches it by a pixel or two; a
+    reference is fitted into the frame and stretched with it, so that one of the frame's shape fills it.
     ground: grey level around it and behind a cut-out. Black, as published, unless it would be taken for the shot's background.
     """
+    frame = frame or clip
     height, width = reference.image.shape[:2]
-    scale = min(clip.height / height, clip.width / width)
-    h, w = max(1, round(height * scale)), max(1, round(width * scale))
+    scale = min(frame.height / height, frame.width / width)
+    h = max(1, round(height * scale * clip.height / frame.height))
+    w = max(1, round(width * scale * clip.width / frame.width))
     image = _resize(reference.over(ground), h, w)
     alpha = None if reference.alpha is None else _resize(reference.alpha, h, w)
     top, left = (clip.height - h) // 2, (clip.width - w) // 2

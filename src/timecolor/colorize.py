@@ -257,7 +257,7 @@ class Colorizer:
 
         # Where no reference shows a background, the paper stays white: cut-outs lie on white instead of the published black.
         ground = 255 if all(r.alpha is not None for r in shot.references) else 0
-        pictures = [codec.letterbox(r, working, ground) for r in shot.references]
+        pictures = [codec.letterbox(r, working, native, ground) for r in shot.references]
         encoded = [codec.encode_reference(image, lines) for image, lines in pictures]
         references = torch.cat(encoded, dim=1) if encoded else torch.zeros(1, 0, 4, working.height, working.width)
         palette = palette_of(shot.references) if shot.labels is None else None

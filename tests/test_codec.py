@@ -1,0 +1,55 @@
+import numpy as np
+import torch
+
+from timecolor import codec
+from timecolor.geometry import Clip
+from timecolor.shot import Reference
+
+
+def test_a_latent_is_the_mean_colour_of_its_cell_and_comes_back():
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    frames[:, :4, :4] = (255, 0, 51)
+    pixel_codec = codec.PixelCodec(4)
+    latents = pixel_codec.encode(frames)
+    assert latents.shape == (1, 2, 3, 2, 2)
+    torch.testing.assert_close(latents[0, 0, :, 0, 0], torch.tensor([1.0, -1.0, -0.6]))
+    np.testing.assert_allclose(pixel_codec.decode(latents)[0, 0, 0], [1.0, 0.0, 0.2], atol=1e-6)
+
+
+def test_paper_is_no_ink_and_a_red_line_stays_red():
+    frame = np.full((1, 2, 2, 3), 255, np.uint8)
+    frame[0, 0, 0] = (255, 0, 0)
+    ink = codec.encode_sketch(frame)
+    assert ink[0, 0, :, 1, 1].tolist() == [0, 0, 0]
+    assert ink[0, 0, :, 0, 0].tolist() == [0, 1, 1]
+
+
+def test_thin_lines_survive_shrinking():
+    frame = np.full((1, 480, 720, 3), 255, np.uint8)
+    frame[:, :, 360] = 0
+    small = codec.shrink_lines(frame, Clip(1, 160, 240))
+    assert small.shape == (1, 160, 240, 3)
+    assert small[0, 80].min() < 96
+
+
+def test_a_reference_keeps_its_aspect_ratio():
+    image = np.full((100, 50, 3), 200, np.uint8)
+    canvas, lines = codec.letterbox(Reference(image), Clip(1, 64, 96))
+    columns = np.flatnonzero(canvas[32, :, 0])
+    assert (columns.min(), columns.max()) == (32, 63)
+    assert lines.shape == (64, 96)
+
+
+def test_a_reference_of_the_frames_shape_fills_it():
+    image = np.full((807, 1237, 3), 200, np.uint8)
+    canvas, _ = codec.letterbox(Reference(image), Clip(1, 128, 200), Clip(1, 807, 1237))
+    assert (canvas == 200).all()
+
+
+def test_a_cut_out_lies_on_the_ground_it_is_given():
+    image, alpha = np.full((64, 96, 3), 90, np.uint8), np.zeros((64, 96), np.uint8)
+    alpha[20:40, 30:60] = 255
+    for ground in (0, 255):
+        canvas, _ = codec.letterbox(Reference(image, alpha), Clip(1, 64, 96), ground=ground)
+        assert canvas[0, 0].tolist() == [ground] * 3
+        assert canvas[30, 45].tolist() == [90] * 3
