@@ -18,7 +18,6 @@ import numpy as np
 import record
 
 from timecolor.colorize import ColorizeOptions, Colorizer
-from timecolor.demo import HELD_OUT_SEED
 from timecolor.evaluate import contact_sheet, copy_baseline, leak_rate, painted_mask, psnr, share_within, ssim
 from timecolor.evaluate.metrics import ciede2000
 from timecolor.finish import FinishOptions, finish, palette_of, palettes_of
@@ -27,7 +26,7 @@ from timecolor.media import open_frames, write_image
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.shotfiles import load_shot, read_reference
 from timecolor.sketch import SketchStyle, extract_clip
-from timecolor.world import World
+from timecolor.world import HELD_OUT_SEED, World
 from timecolor.world.scene import PROTOCOLS, ReferenceForm
 
 SHARED = record.ROOT.parent / "shared"

@@ -19,12 +19,11 @@ from torch import Tensor
 from timecolor import codec
 from timecolor.colorize import ColorizeOptions, Colorizer, Coloured, Progress
 from timecolor.correspondence import Regime, Rule, label_bits, shot_tokens
-from timecolor.demo import HELD_OUT_SEED
 from timecolor.denoiser import Conditions
 from timecolor.geometry import Clip, Grid
 from timecolor.layout import TokenLayout
 from timecolor.shot import Shot
-from timecolor.world import World, WorldShot
+from timecolor.world import HELD_OUT_SEED, World, WorldShot
 
 SIZE = (480, 720)
 FRAMES = (17, 49)

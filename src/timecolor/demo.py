@@ -12,9 +12,8 @@ from timecolor.colorize import Colorizer, Coloured
 from timecolor.evaluate import contact_sheet, copy_baseline, psnr, share_within
 from timecolor.media import write_clip, write_image
 from timecolor.shotfiles import load_shot
-from timecolor.world import World
+from timecolor.world import HELD_OUT_SEED, World
 
-HELD_OUT_SEED = 1_000_003  # the world that training never draws from
 SIZE = (480, 720)
 
 

@@ -16,10 +16,9 @@ from timecolor.shapes import Float, Int
 from timecolor.shot import Reference
 from timecolor.sketch import extract_lines
 from timecolor.train.presets import Bucket, Preset
-from timecolor.world import World
+from timecolor.world import World, WorldShot
 
 Protocol = Literal["start frame", "arbitrary frame", "multi-reference"]
-HELD_OUT = 1_000_003  # the world seed of validation and evaluation; training never draws from it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,8 @@ class Steps(Dataset):
         stage = next(s for s in preset.stages if step < s.until * preset.steps or s is preset.stages[-1])
         shares = np.array([stage.start_frame, stage.arbitrary_frame, stage.multi_reference])
         protocol: Protocol = ("start frame", "arbitrary frame", "multi-reference")[rng.choice(3, p=shares / shares.sum())]
-        references = 1 if protocol != "multi-reference" else int(rng.integers(2, 5))
+        # Now and then there is no reference at all.
+        references = 1 if protocol != "multi-reference" else int(rng.choice([0, 2, 3, 4], p=[0.04, 0.32, 0.32, 0.32]))
         first = step * max(b.batch for b in preset.buckets)
         return make_batch(preset, bucket, protocol, references, preset.seed, range(first, first + bucket.batch), augment=True)
 
@@ -90,12 +90,13 @@ def _sample(
     mirrored = augment and rng.random() < 0.5
 
     allowed: dict[int, list[int]] = {}
+    bare = augment and rng.random() < 0.1 and shot.characters > 0  # no plate: the paper stays white, as in `Colorizer.stream`
     if protocol == "multi-reference":
-        pictures, allowed = _cast(shot, references, rng)
+        pictures, allowed = _cast(shot, references, rng, plate=not bare)
     else:
+        bare = False
         moment = 0 if protocol == "start frame" else int(rng.choice([t for t in range(shot.frames) if t not in moments]))
         pictures = [Reference(shot.render(moment).colour, role="frame")]
-        allowed = {int(label): [0] for label in range(4)}
     bound = protocol == "multi-reference" and (not augment or rng.random() < preset.keep_labels)
     if augment:
         pictures = [_varied(p, rng) for p in pictures]
@@ -108,10 +109,13 @@ def _sample(
 
     if augment and rng.random() < 0.12:
         style = ("clean", "drawn", "soft", "thick", "extracted")[int(rng.integers(5))]
-        sketch = np.stack([extract_lines(f.colour, style, bool(rng.random() < 0.7)) for f in frames])
+        binarise = bool(rng.random() < 0.7)
+        sketch = np.stack([extract_lines(f.colour, style, binarise) for f in frames])
     else:
         sketch = np.stack([f.sketch for f in frames])
     fills = np.stack([f.fills for f in frames])
+    if bare:
+        fills[labels == 0] = 255
     if mirrored:
         pictures = [_mirror(p) for p in pictures]
         sketch, fills, labels = (np.ascontiguousarray(x[:, :, ::-1]) for x in (sketch, fills, labels))
@@ -123,7 +127,7 @@ def _sample(
         bits = label_bits(torch.from_numpy(labels.astype(np.int64)), lambda k: tuple(allowed.get(k, ())), compression, rule)
     else:
         bits = torch.full((grid.tokens,), ALL)
-    encoded = [codec.encode_reference(*codec.letterbox(p, clip))[0] for p in pictures]
+    encoded = [codec.encode_reference(*codec.letterbox(p, clip, ground=255 if bare else 0))[0] for p in pictures]
     return (
         codec.PixelCodec(preset.colour_cell).encode(fills)[0],
         codec.encode_sketch(sketch)[0],
@@ -133,17 +137,21 @@ def _sample(
     )
 
 
-def _cast(shot, references: int, rng: np.random.Generator) -> tuple[list[Reference], dict[int, list[int]]]:
-    """Plate and characters, filled up with further views; and label -> indices."""
-    pictures: list[Reference] = [Reference(shot.plate(0), role="background")]
-    allowed: dict[int, list[int]] = {0: [0]}
+def _cast(
+    shot: WorldShot, references: int, rng: np.random.Generator, plate: bool
+) -> tuple[list[Reference], dict[int, list[int]]]:
+    """Plate (if wanted) and characters, filled up with further views; and label -> indices."""
+    pictures: list[Reference] = []
+    allowed: dict[int, list[int]] = {}
+    if plate and references:
+        pictures, allowed = [Reference(shot.plate(0), role="background")], {0: [0]}
     for k in range(1, shot.characters + 1):
         if len(pictures) < references:
             allowed[k] = [len(pictures)]
             pictures.append(shot.character(k, int(rng.integers(0, 3))))
     variant = 3
     while len(pictures) < references:
-        k = int(rng.integers(0, shot.characters + 1))
+        k = int(rng.integers(0 if plate else 1, shot.characters + 1))
         allowed.setdefault(k, []).append(len(pictures))
         pictures.append(shot.character(k, variant) if k else Reference(shot.plate(shot.frames - 1), role="background"))
         variant += 1

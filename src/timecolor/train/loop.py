@@ -17,8 +17,9 @@ from timecolor.denoiser import Conditions
 from timecolor.geometry import Grid
 from timecolor.layout import TokenLayout
 from timecolor.toon import Toon
-from timecolor.train.batches import HELD_OUT, Batch, Protocol, loader, make_batch
+from timecolor.train.batches import Batch, Protocol, loader, make_batch
 from timecolor.train.presets import Preset
+from timecolor.world import HELD_OUT_SEED
 
 RULE = Rule(regime="cached")
 
@@ -68,7 +69,8 @@ def train(preset: Preset, folder: Path, device: torch.device, minutes: float | N
             sample = int(each.isfinite().int().argmin())
             raise FloatingPointError(f"loss is not finite at step {step}, sample {sample}; lower the rate")
         each.mean().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if not bool(torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), 1.0))):
+            raise FloatingPointError(f"gradient is not finite at step {step}; lower the rate")
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -90,10 +92,13 @@ def train(preset: Preset, folder: Path, device: torch.device, minutes: float | N
             losses, since = [], time.monotonic()
             with (folder / "metrics.jsonl").open("a") as log:
                 log.write(json.dumps(asdict(report)) + "\n")
-            yield report
+        else:
+            report = None
         if done % preset.checkpoint_every == 0 or last:
             _save(state, done, model, average, optimizers)
             weights.save_toon(folder / "toon.safetensors", model, average, preset.colour_cell, steps=done, seed=preset.seed)
+        if report is not None:
+            yield report
         if late:
             return
 
@@ -140,7 +145,7 @@ def _validation(preset: Preset) -> list[tuple[Protocol, Batch]]:
     edges = range(0, preset.validation_shots + 1, min(bucket.batch, preset.validation_shots))
     protocols: tuple[tuple[Protocol, int], ...] = (("start frame", 1), ("arbitrary frame", 1), ("multi-reference", 3))
     return [
-        (protocol, make_batch(preset, bucket, protocol, references, HELD_OUT, range(a, b), augment=False))
+        (protocol, make_batch(preset, bucket, protocol, references, HELD_OUT_SEED, range(a, b), augment=False))
         for protocol, references in protocols
         for a, b in pairwise(edges)
     ]

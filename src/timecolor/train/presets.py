@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from timecolor.toon import ToonConfig
+from timecolor.world import HELD_OUT_SEED
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,10 @@ class Preset:
     log_every: int = 25
     validate_every: int = 500
     validation_shots: int = 48
+
+    def __post_init__(self) -> None:
+        if self.seed == HELD_OUT_SEED:
+            raise ValueError(f"seed {self.seed} is the held-out world's; give another")
 
 
 TOON = Preset()

@@ -3,4 +3,6 @@
 from timecolor.world.ink import LINE_STYLES
 from timecolor.world.scene import Rendered, World, WorldShot
 
-__all__ = ["LINE_STYLES", "Rendered", "World", "WorldShot"]
+HELD_OUT_SEED = 1_000_003  # validation, the demo and reported figures; training refuses it
+
+__all__ = ["HELD_OUT_SEED", "LINE_STYLES", "Rendered", "World", "WorldShot"]
