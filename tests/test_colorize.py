@@ -195,6 +195,13 @@ def test_a_long_shot_in_pieces_equals_the_whole(colorizer, monkeypatch, drawings
     assert max(drawings_run) <= 12  # 4 with what 2 layers in 2 steps reach to either side
 
 
+def test_joint_is_not_cut(colorizer, monkeypatch, drawings_run):
+    """There, references carry news from any frame to any other, however narrow the window."""
+    monkeypatch.setattr(colorize, "PIECE_TOKENS", 1)
+    colorizer.colorize(Shot(sketch_clip(20), references(2)), replace(RAW, regime="joint"))
+    assert drawings_run == [20]
+
+
 def test_frames_and_labels_are_read_a_few_at_a_time(colorizer, monkeypatch):
     monkeypatch.setattr(colorize, "PIECE_TOKENS", 1)
     sketch, labels = Watched(sketch_clip(40, step=1)), Watched(halves(40))

@@ -59,6 +59,11 @@ def test_a_piece_of_a_shot_has_the_positions_of_the_whole():
     assert torch.equal(piece[-6:], whole[-6:])
 
 
+def test_normal_positions_cannot_be_cut():
+    with pytest.raises(ValueError, match="cannot be run in pieces"):
+        positions(TokenLayout(Grid(2, 2, 2), 1), Rope(scheme="normal"), start=2)
+
+
 def test_unranked_references_share_their_positions():
     layout = TokenLayout(Grid(1, 2, 2), 3)
     a, b, c = (positions(layout, TOON_ROPE)[s.slice] for s in layout.spans[-3:])

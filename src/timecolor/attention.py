@@ -73,7 +73,7 @@ class Dense:
             used = mask.any(0).any(0).nonzero()
             stretch = slice(int(used[0]), int(used[-1]) + 1)
             mask = mask[:, None, :, stretch]
-            # As numbers to be added: made once, where a mask of booleans would be turned into them in every layer.
+            # As numbers to be added, where a mask of booleans would be turned into them in every layer.
             added = None if bool(mask.all()) else torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
             parts.append((part, stretch, added))
         return cls(tuple(parts))
@@ -178,7 +178,7 @@ def sort_order(tokens: Tokens) -> Tensor:
 
     Kinds and frames already lie in runs, so only labels move, and only within their frame. For a batch of one label set.
     """
-    place = torch.cumsum(torch.cat([torch.zeros(1, dtype=torch.long), _changes(tokens.kind, tokens.frame).long()]), 0)
+    place = F.pad(_changes(tokens.kind, tokens.frame).long().cumsum(0), (1, 0))
     by_bits = torch.argsort(tokens.bits[0], stable=True)
     return by_bits[torch.argsort(place[by_bits], stable=True)]
 

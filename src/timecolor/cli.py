@@ -202,7 +202,7 @@ def info(
         "drawings at once": need.piece,
         "memory (MiB)": round(need.memory_bytes / 2**20),
         "network (GFLOP)": round(need.operations / 1e9),
-        "time (s)": round(seconds, 1),
+        "network time (s)": round(seconds, 1),
     }
     if as_json:
         _json(facts)
@@ -299,6 +299,8 @@ def _target(out: Path, job: ShotFile, suffix: str, jobs: int) -> Path:
     if out.suffix and not out.is_dir():
         raise InputError(f"{out}: is one file but there are {jobs} shots; give a folder")
     name = str(job.options.get("output_name") or job.shot.name)
+    if Path(name).name != name:
+        raise InputError(f"{name}: an output's name must not lead out of {out}; give a plain name")
     return out / (name if suffix == "png" else f"{name}.{suffix}")
 
 

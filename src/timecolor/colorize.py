@@ -184,7 +184,8 @@ class Colorizer:
         span = grid.frames if options.reach is None else min(grid.frames, 2 * options.reach + 1)
         seen = (2 * span + references) * grid.per_frame
         per_token = config.layers * (24 * config.width**2 + 4 * seen * config.width)
-        total = float(grid.tokens) * (1 + options.steps if options.regime == "cached" else 2 * options.steps)
+        again = 1.0 if piece == grid.frames else piece / (piece - 2 * self._halo(options))  # halos are run twice
+        total = again * grid.tokens * (1 + options.steps if options.regime == "cached" else 2 * options.steps)
         return Need(
             working, grid, piece, 2 * grid.tokens + references * grid.per_frame, kv + activations + pictures, total * per_token
         )
@@ -237,8 +238,10 @@ class Colorizer:
         return np.stack(frames)
 
     def stream(self, shot: Shot, options: ColorizeOptions = ColorizeOptions()) -> Iterator[Progress | Coloured]:
-        """Colour a shot of any length in bounded memory, yielding progress and finished frames in order.
+        """Colour a shot of any length, yielding progress and finished frames in order.
 
+        Native frames are read a few at a time and the network runs in pieces; what grows with the length is one picture of the
+        working size a drawing (about 0.1 MB).
         Raises ValueError for input that does not fit, MemoryError where it needs more than there is (naming a size that fits),
         and FloatingPointError where the model gives values that are not finite.
         """
@@ -260,7 +263,7 @@ class Colorizer:
         pictures = [codec.letterbox(r, working, native, ground) for r in shot.references]
         encoded = [codec.encode_reference(image, lines) for image, lines in pictures]
         references = torch.cat(encoded, dim=1) if encoded else torch.zeros(1, 0, 4, working.height, working.width)
-        palette = palette_of(shot.references) if shot.labels is None else None
+        palette = palette_of(shot.references) if shot.references and shot.labels is None else None
         palettes = None if shot.labels is None else palettes_of(shot.references, shot.labels, drawings.labels)
         last = FinishOptions(options.lines, options.finish, options.palette)
 
@@ -304,7 +307,7 @@ class Colorizer:
         """
         total = len(drawings.sketches)
         grid = Grid(total, drawings.grid.height, drawings.grid.width)
-        halo = 0 if options.reach is None else options.reach * self.denoiser.config.layers * options.steps
+        halo = self._halo(options)
         piece = self._piece(grid, options)
         stride = total if piece >= total else piece - 2 * halo
         starts = range(0, total, stride)
@@ -344,10 +347,13 @@ class Colorizer:
 
     def _piece(self, grid: Grid, options: ColorizeOptions) -> int:
         """Drawings run at once, halo included."""
-        if options.reach is None:
+        if options.reach is None or options.regime == "joint":  # in `joint`, references carry news from any frame to any other
             return grid.frames
-        halo = options.reach * self.denoiser.config.layers * options.steps
-        return min(grid.frames, max(PIECE_TOKENS // (2 * grid.per_frame), 3 * halo, 1))
+        return min(grid.frames, max(PIECE_TOKENS // (2 * grid.per_frame), 3 * self._halo(options), 1))
+
+    def _halo(self, options: ColorizeOptions) -> int:
+        """Drawings to either side that can touch a drawing: the window, once a layer and step."""
+        return (options.reach or 0) * self.denoiser.config.layers * options.steps
 
     def _check_memory(self, shot: Clip, references: int, options: ColorizeOptions) -> None:
         free = _free_bytes(self.device)
@@ -463,7 +469,12 @@ def _free_bytes(device: torch.device) -> int | None:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         line = next((x for x in meminfo.read_text().splitlines() if x.startswith("MemAvailable")), None)
-        return None if line is None else int(line.split()[1]) * 1024
+        free = None if line is None else int(line.split()[1]) * 1024
+        limit, use = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.stat")
+        if free is not None and limit.exists() and use.exists() and limit.read_text().strip().isdigit():  # a container's share
+            taken = next((int(x.split()[1]) for x in use.read_text().splitlines() if x.startswith("anon ")), 0)
+            free = min(free, int(limit.read_text()) - taken)
+        return free
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -21,6 +21,8 @@ def run(folder: Path, index: int, show: Callable[[str, int, int], None]) -> dict
     """Draw shot `index` of the held-out world at 480x720, colour it from its files, and measure it against the truth."""
     shot, truth = World(HELD_OUT_SEED, *SIZE).shot(index).to_shot("multi-reference")
     source = folder / "shot"
+    for left in (*source.glob("references/[0-9]_*.png"), *source.glob("labels/[0-9]*.png")):  # of a demo of another shot
+        left.unlink()
     write_clip(f"{source}/sketch/", shot.sketch, shot.frame_rate, overwrite=True)
     for r, reference in enumerate(shot.references):
         image = reference.image if reference.alpha is None else np.dstack([reference.image, reference.alpha])

@@ -44,6 +44,8 @@ def positions(layout: TokenLayout, rope: Rope, start: int = 0) -> Int[Tensor, "n
 
     start: latent frames of the shot that lie before this clip, so that a piece of a shot has the positions of the whole.
     """
+    if start and rope.scheme == "normal":
+        raise ValueError("normal positions run on from target to sketch to references; a shot cannot be run in pieces with them")
     grid = layout.grid
     unit = (max(rope.base[0], grid.height), max(rope.base[1], grid.width))
     apart = rope.scheme == "disjoint"

@@ -47,6 +47,8 @@ class ToonConfig:
     rope: Rope = TOON_ROPE
 
     def __post_init__(self) -> None:
+        if self.pointer and self.channels != 3:
+            raise ValueError(f"channels is {self.channels}; the pointer takes colours, which have 3")
         if sum(self.rope.dims) * self.heads != self.width:
             made = f"{self.heads} heads of {sum(self.rope.dims)}"
             raise ValueError(f"width is {self.width}; {made} need {self.heads * sum(self.rope.dims)}")
@@ -262,9 +264,13 @@ class Toon(nn.Module):
         pointing = self._pointing(conditions, tokens, cos, sin, training=True)
         target = self.embed_target(patchify(latents, self.config.patch))
         x = torch.cat([target, self.embed_sketch(conditions.sketch), self.embed_reference(conditions.references)], dim=1)
-        emb = self.time(_waves(timestep))
+        emb = self.time(_waves(timestep).to(target.dtype))
         at_target = self.modulation(emb)
-        at_rest = self.modulation(self.time(_waves(torch.zeros_like(timestep)))) if rule.regime == "cached" else at_target
+        at_rest = (
+            self.modulation(self.time(_waves(torch.zeros_like(timestep)).to(target.dtype)))
+            if rule.regime == "cached"
+            else at_target
+        )
         for block in self._layers():
             pairs = zip(_parts(at_target + block.offset), _parts(at_rest + block.offset), strict=True)
             modulation = [torch.cat([a.expand(-1, split, -1), b.expand(-1, x.shape[1] - split, -1)], dim=1) for a, b in pairs]

@@ -176,9 +176,7 @@ def _varied(picture: Reference, rng: np.random.Generator) -> Reference:
             moved = cv2.warpAffine(alpha, move, (w, h), flags=cv2.INTER_LINEAR)
             image, alpha = (image, moved) if moved.any() else (picture.image, picture.alpha)
     if alpha is not None and rng.random() < 0.3:  # cut-outs often come as a picture on black or on white paper
-        on_black = Reference(image, alpha).on_black
-        white = rng.random() < 0.5
-        image, alpha = on_black + ((255 - alpha)[..., None] if white else np.uint8(0)), None
+        image, alpha = Reference(image, alpha).over(255 if rng.random() < 0.5 else 0), None
     return Reference(image, alpha, picture.role, picture.name)
 
 
