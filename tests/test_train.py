@@ -148,7 +148,7 @@ def test_the_curriculum_begins_with_the_start_frame():
 FLATS = ((230, 20, 20), (20, 230, 20), (20, 20, 230), (230, 230, 20))
 
 
-def flat_cast(shot, references, rng):
+def flat_cast(shot, references, rng, plate):
     """Stands in for `_cast`: one flat picture for the plate and for each of three characters."""
     return [Reference(np.full((32, 48, 3), colour, np.uint8)) for colour in FLATS], {k: [k] for k in range(4)}
 
