@@ -190,14 +190,14 @@ def test_info_tells_what_a_job_needs(run):
     assert code == 0
     facts = json.loads(out)
     assert facts["tokens"] == 4 * 2 * 20 + 2 * 20
-    assert facts["time (s)"] >= 0
+    assert facts["network time (s)"] >= 0
     assert "tokens: 200" in run("info", "--frames", 4, "--height", 48, "--width", 64, "--references", 2)[2]
 
 
 def test_demo_leaves_video_contact_sheet_and_figures(run, tiny_weights, monkeypatch):
     monkeypatch.setattr("timecolor.weights.EMBEDDED", tiny_weights)
     monkeypatch.setattr("timecolor.demo.SIZE", (96, 144))
-    code, out, _ = run("demo", "-o", "demo", "--seed", 1, "--json")
+    code, out, _ = run("demo", "-o", "demo", "--shot", 1, "--json")
     assert code == 0
     figures = json.loads(out)
     assert figures == json.loads(Path("demo/figures.json").read_text())

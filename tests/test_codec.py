@@ -24,12 +24,12 @@ def test_paper_is_no_ink_and_a_red_line_stays_red():
     assert ink[0, 0, :, 0, 0].tolist() == [0, 1, 1]
 
 
-def test_thin_lines_survive_shrinking():
+def test_line_art_is_shrunk_by_area():
     frame = np.full((1, 480, 720, 3), 255, np.uint8)
     frame[:, :, 360] = 0
-    small = codec.shrink_lines(frame, Clip(1, 160, 240))
+    small = codec.shrink(frame, Clip(1, 160, 240))
     assert small.shape == (1, 160, 240, 3)
-    assert small[0, 80].min() < 96
+    assert small[0, 80].min() == 170
 
 
 def test_a_reference_keeps_its_aspect_ratio():

@@ -98,7 +98,7 @@ def colorize(
 def demo(
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("out/demo"),
-    seed: int = 4,
+    shot: int = 1004,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Draw a shot, colour it with the embedded weights, and measure the result against the truth.
@@ -109,7 +109,7 @@ def demo(
     ----------
     out
         The folder.
-    seed
+    shot
         Which shot of the held-out world.
     as_json
         Figures as JSON on standard output.
@@ -117,7 +117,7 @@ def demo(
     from timecolor.demo import run
 
     with _bars("demo") as show:
-        figures = run(out, seed, show)
+        figures = run(out, shot, show)
     if as_json:
         _json(figures)
         return

@@ -46,12 +46,8 @@ def encode_reference(image: UInt8[np.ndarray, "h w 3"], lines: UInt8[np.ndarray,
     return rearrange(torch.cat([colour, ink[..., None]], dim=2), "h w c -> 1 1 c h w")
 
 
-def shrink_lines(frames: UInt8[np.ndarray, "t h w 3"], clip: Clip) -> UInt8[np.ndarray, "t y x 3"]:
-    """Line art at the working size. Lines are widened first, so that a thin one stays about a working pixel of full ink."""
-    height, width = frames.shape[1:3]
-    reach = int(min(height / clip.height, width / clip.width))
-    if reach > 1:
-        frames = np.stack([cv2.erode(frame, np.ones((reach, reach), np.uint8)) for frame in frames])
+def shrink(frames: UInt8[np.ndarray, "t h w 3"], clip: Clip) -> UInt8[np.ndarray, "t y x 3"]:
+    """Frames at the working size, by area, as training sees them."""
     return np.stack([_resize(frame, clip.height, clip.width) for frame in frames])
 
 

@@ -406,7 +406,7 @@ class _Drawings:
 
     def add(self, frames: np.ndarray, areas: np.ndarray | None) -> None:
         """The next frames of the shot, and their labels."""
-        for i, frame in enumerate(codec.shrink_lines(frames, self.working)):
+        for i, frame in enumerate(codec.shrink(frames, self.working)):
             area = None
             if areas is not None:
                 size = (self.working.width, self.working.height)
