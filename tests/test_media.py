@@ -593,12 +593,6 @@ def test_no_space_is_told_as_a_full_disk(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_write_permission(tmp_path):
-    tmp_path.chmod(0o500)
-    assert "cannot be written (Permission denied)" in message(ClipWriter, tmp_path / "a.mp4", 8, 8, 24)
-
-
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_places_that_cannot_be_written(tmp_path, name):
     (tmp_path / "file").write_text("mine")
