@@ -17,7 +17,7 @@ from timecolor import codec, weights
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions
-from timecolor.finish import Fill, FinishOptions, Lines, PaletteMode, finish, palette_of, palettes_of
+from timecolor.finish import Fill, FinishOptions, Lines, PaletteMode, finish, palette_of, palettes_of, plate_of
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
 from timecolor.sampling import sample
@@ -265,6 +265,12 @@ class Colorizer:
         references = torch.cat(encoded, dim=1) if encoded else torch.zeros(1, 0, 4, working.height, working.width)
         palette = palette_of(shot.references) if shot.references and shot.labels is None else None
         palettes = None if shot.labels is None else palettes_of(shot.references, shot.labels, drawings.labels)
+        labels = shot.labels
+        plates = [
+            plate_of(r, height, width, labels and frozenset(k for k in drawings.labels if i in labels.references_of(k)))
+            for i, r in enumerate(shot.references)
+        ]
+        plates = [plate for plate in plates if plate is not None]
         last = FinishOptions(options.lines, options.finish, options.palette)
 
         shown = 0
@@ -281,7 +287,7 @@ class Colorizer:
                 for i, original in enumerate(originals):
                     cells = colours[drawings.of_frame[shown + i] - first]
                     yield Coloured(
-                        shown + i, finish(cells, original, last, palette, None if areas is None else areas[i], palettes)
+                        shown + i, finish(cells, original, last, palette, None if areas is None else areas[i], palettes, plates)
                     )
                     yield Progress("finishing", shown + i + 1, frames)
                 shown = until

@@ -62,6 +62,8 @@ SNAP_WHITE = 3.0
 # whose colour is no flat colour of its references is believed sooner.
 VARIES, VARIES_NOISE = 2.5, 2.8
 STRAY_VARIES, STRAY_NOISE = 1.0, 1.5
+# Levels by which fills and a plate may differ, cell by cell, to be fully the same place, and from which they are not.
+SAME, OTHER = 10.0, 26.0
 # A reference with less than this share of flat colours is painted and has no palette.
 FLAT_ART = 0.15
 
@@ -73,12 +75,14 @@ def finish(
     palette: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     palettes: Mapping[int, np.ndarray] | None = None,
+    plates: Sequence["Plate"] = (),
 ) -> np.ndarray:
     """The final frame, uint8 (h, w, 3).
 
     colours: float (h', w', 3) in [0, 1], any size; fills as if no lines were there. sketch: uint8 (h, w, 3).
     palette: uint8 (k, 3); None = not known; k = 0 = the references are painted. labels: integers (h, w), None = none.
     palettes: label -> its palette; a region of a label named here snaps to that palette alone, any other to `palette`.
+    plates: pictures that show the place; where the fills agree with one, its detail is taken.
     """
     h, w = sketch.shape[:2]
     if options.lines == "model":
@@ -98,12 +102,60 @@ def finish(
         if options.palette == "snap":
             flat[mine] = snapped
     fills = flat[areas]
+    loose = stray | painted  # regions that are not one flat colour
     if options.fill == "auto":
         shading = cells.shading(found, blur)
-        shading.paint(fills, areas, shading.varying(stray, painted))
+        varying = shading.varying(stray, painted)
+        shading.paint(fills, areas, varying)
+        loose[varying] = True
     elif options.fill == "smooth":
         cells.shading(found, blur).paint(fills, areas, np.arange(cells.areas))
+        loose[:] = True
+    for plate in plates if options.fill != "flat" else ():
+        _take_detail(fills, colours.shape[:2], plate, loose[areas], labels)
     return fills if options.lines == "none" else ink.over(fills)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plate:
+    """A reference that fills the frame, at the sketch's size and without its drawn lines, uint8 (h, w, 3).
+
+    labels: those whose areas it may colour, None = all.
+    """
+
+    picture: np.ndarray
+    labels: frozenset[int] | None = None
+
+
+def plate_of(reference: Reference, height: int, width: int, labels: frozenset[int] | None = None) -> Plate | None:
+    """The reference as a plate, or None where it is a cut-out or of another shape than the frame."""
+    h, w = reference.image.shape[:2]
+    if reference.alpha is not None or abs(w * height / (h * width) - 1) > 0.03:
+        return None
+    picture = cv2.resize(reference.image, (width, height), interpolation=cv2.INTER_AREA if h > height else cv2.INTER_CUBIC)
+    if reference.role != "background":
+        # Lines of the moment that a frame shows must not haunt the others: thin dark strokes take the colour around them.
+        reach = max(1, round(4 * min(height, width) / 480))
+        closed = cv2.morphologyEx(picture, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2))
+        strokes = (cv2.subtract(closed, picture).max(axis=2) > 24).astype(np.uint8)
+        picture = np.where(cv2.dilate(strokes, np.ones((3, 3), np.uint8))[..., None] > 0, closed, picture)
+    return Plate(picture, labels)
+
+
+def _take_detail(fills: np.ndarray, cells: tuple[int, int], plate: Plate, where: np.ndarray, labels: np.ndarray | None) -> None:
+    """Where (h, w) the fills agree with a plate at the model's resolution, give them what the plate shows beyond it."""
+    h, w = fills.shape[:2]
+    size = (min(cells[1], w), min(cells[0], h))
+    ours, theirs = (
+        cv2.GaussianBlur(cv2.resize(x, size, interpolation=cv2.INTER_AREA).astype(np.float32), (0, 0), 0.7)
+        for x in (fills, plate.picture)
+    )
+    agree = np.clip((OTHER - np.abs(ours - theirs).max(axis=2)) / (OTHER - SAME), 0, 1)
+    share = cv2.resize(cv2.erode(agree, np.ones((3, 3), np.uint8)), (w, h), interpolation=cv2.INTER_LINEAR) * where
+    if plate.labels is not None and labels is not None:
+        share *= np.isin(labels, list(plate.labels))
+    share = share[..., None]
+    fills[:] = (fills * (1 - share) + plate.picture * share + 0.5).astype(np.uint8)
 
 
 def regions(sketch: np.ndarray) -> np.ndarray:
