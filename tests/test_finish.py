@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from timecolor import finish as finish_module
 from timecolor.finish import FinishOptions, finish, palette_of, palettes_of, regions
 from timecolor.shot import Labels, Reference
 
@@ -308,3 +309,28 @@ def test_real_flats_come_back_from_coarse_cells():
     found = finish(cells(lookup[index], 12), sketch, NO_LINES, palette_of([Reference(first)]))
     painted = ~line & (colour.min(axis=2) < 250)
     assert share_right(found[painted], colour[painted]) > 0.97
+
+
+def test_a_plate_gives_its_detail_where_the_fills_agree_and_nowhere_else():
+    rng = np.random.default_rng(0)
+    plate = np.clip(rng.normal(120, 6, (64, 96, 3)), 0, 255).astype(np.uint8)
+    plate[:, 48:] = (20, 200, 40)
+    fills = np.full((64, 96, 3), 120, np.uint8)
+    finish_module._take_detail(fills, (8, 12), finish_module.Plate(plate), np.ones((64, 96), bool), None)
+    assert np.array_equal(fills[:, :24], plate[:, :24])
+    assert (fills[:, 60:] == 120).all()
+
+
+def test_a_frame_gives_its_detail_without_its_lines():
+    image = np.full((120, 180, 3), 200, np.uint8)
+    image[:, 90:92] = 0
+    frame = finish_module.plate_of(Reference(image, role="frame"), 120, 180)
+    assert frame is not None
+    assert (frame.picture == 200).all()
+
+
+def test_only_a_whole_picture_of_the_frames_shape_is_a_plate():
+    image, alpha = np.zeros((40, 60, 3), np.uint8), np.full((40, 60), 255, np.uint8)
+    assert finish_module.plate_of(Reference(image, alpha), 40, 60) is None
+    assert finish_module.plate_of(Reference(image), 60, 60) is None
+    assert finish_module.plate_of(Reference(image), 80, 120) is not None
