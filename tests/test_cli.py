@@ -396,7 +396,8 @@ def test_debug_shows_the_traceback(monkeypatch, tmp_path):
 # ------------------------------------------------------------------------------------------------------------------------ Ctrl-C
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background passes on that it ignores Ctrl-C
 from timecolor import cli
 from timecolor.colorize import Coloured, Colorizer
 

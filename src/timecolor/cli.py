@@ -98,7 +98,7 @@ def colorize(
 def demo(
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("out/demo"),
-    shot: int = 1004,
+    shot: int = 1012,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Draw a shot, colour it with the embedded weights, and measure the result against the truth.
