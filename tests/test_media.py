@@ -553,7 +553,8 @@ def test_an_interrupted_output_leaves_what_was_there(tmp_path, name, error):
 
 def test_ctrl_c_in_a_real_process_leaves_nothing(tmp_path):
     program = (
-        "import signal, sys, time, numpy as np; from timecolor.media import ClipWriter; signal.signal(2, signal.default_int_handler)\n"
+        "import signal, sys, time, numpy as np; from timecolor.media import ClipWriter\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"with ClipWriter({str(tmp_path / 'a.mp4')!r}, 32, 32, 24) as out:\n"
         "    out.write(np.zeros((32, 32, 3), np.uint8)); sys.stdout.write('x'); sys.stdout.flush(); time.sleep(60)\n"
     )
