@@ -168,7 +168,8 @@ class Pointer(nn.Module):
         """Colours of the target's tokens, channels first as `patchify` lays them."""
         q = rearrange(self.to_q(target), "b n (s e) -> b 1 (n s) e", s=self.slots)
         q = apply_rope(_unit(q, self.norm_q), cos, sin)
-        k = self.keys(target[:, :0], to) if to.keys is None else to.keys
+        assert to.keys is not None  # set before: once a shot when cached, else from the tokens just run
+        k = to.keys
         # Values: three colours and, for "none", its weight; filled up to the width that fast kernels want.
         v = torch.zeros_like(k)
         v[:, 0, 1:, :3] = to.colours
