@@ -53,3 +53,21 @@ def test_a_cut_out_lies_on_the_ground_it_is_given():
         canvas, _ = codec.letterbox(Reference(image, alpha), Clip(1, 64, 96), ground=ground)
         assert canvas[0, 0].tolist() == [ground] * 3
         assert canvas[30, 45].tolist() == [90] * 3
+
+
+def test_the_lines_of_a_reference_are_taken_out_of_its_colours():
+    image = np.full((256, 384, 3), (220, 120, 40), np.uint8)
+    image[:, 190:] = (40, 80, 200)
+    image[:, 188:193] = 10
+    canvas, lines = codec.letterbox(Reference(image), Clip(1, 64, 96))
+    assert lines[32].max() > 128
+    assert set(map(tuple, canvas[32, :46].tolist())) == {(220, 120, 40)}
+    assert set(map(tuple, canvas[32, 50:].tolist())) == {(40, 80, 200)}
+    assert canvas[:, :, 2].min() >= 40 - 1  # no dark of the line is left
+
+
+def test_hints_are_encoded_as_references_are():
+    picture = np.random.default_rng(0).integers(0, 255, (2, 3, 8, 8, 4)).astype(np.uint8)
+    hints = codec.encode_hints(picture)
+    assert hints.shape == (1, 2, 3, 4, 8, 8)
+    torch.testing.assert_close(hints[:, 1, 2:3], codec.encode_reference(picture[1, 2, ..., :3], picture[1, 2, ..., 3]))

@@ -9,7 +9,7 @@ import pytest
 
 from timecolor import finish as finish_module
 from timecolor.finish import FinishOptions, finish, palette_of, palettes_of, regions
-from timecolor.shot import Labels, Reference
+from timecolor.shot import Labels, Reference, Shot
 
 SHARED = Path(__file__).parents[2] / "shared"
 RED, GREEN, BLUE, SKIN = (200, 60, 50), (70, 150, 60), (50, 80, 170), (240, 200, 170)
@@ -330,7 +330,31 @@ def test_a_frame_gives_its_detail_without_its_lines():
 
 
 def test_only_a_whole_picture_of_the_frames_shape_is_a_plate():
-    image, alpha = np.zeros((40, 60, 3), np.uint8), np.full((40, 60), 255, np.uint8)
+    image, alpha = np.full((40, 60, 3), 90, np.uint8), np.full((40, 60), 255, np.uint8)
     assert finish_module.plate_of(Reference(image, alpha), 40, 60) is None
     assert finish_module.plate_of(Reference(image), 60, 60) is None
     assert finish_module.plate_of(Reference(image), 80, 120) is not None
+    assert finish_module.plate_of(Reference(image, role="sheet"), 80, 120) is None
+    cut_out = np.zeros((40, 60, 3), np.uint8)
+    cut_out[10:30, 20:40] = 90
+    assert finish_module.plate_of(Reference(cut_out), 80, 120) is None
+    assert finish_module.plate_of(Reference(cut_out, role="frame"), 80, 120) is not None
+
+
+def test_a_finisher_knows_what_finish_is_told():
+    rng = np.random.default_rng(0)
+    sketch, place = np.full((1, 48, 64, 3), 255, np.uint8), rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    sketch[:, :, 30] = 0
+    areas = np.zeros((1, 48, 64), np.uint8)
+    areas[:, :, 31:] = 1
+    references = [Reference(place, role="background"), Reference(np.full((20, 20, 3), (200, 30, 30), np.uint8), role="character")]
+    colours = rng.random((12, 16, 3))
+    for labels in (None, Labels(areas)):
+        shot = Shot(sketch, references, labels)
+        area = None if labels is None else areas[0]
+        got = finish_module.Finisher.of(shot, {0, 1})(colours, sketch[0], area)
+        palette = finish_module.palette_of(references) if labels is None else None
+        palettes = None if labels is None else finish_module.palettes_of(references, labels, {0, 1})
+        plate = finish_module.plate_of(references[0], 48, 64, None if labels is None else frozenset({0}))
+        expected = finish_module.finish(colours, sketch[0], palette=palette, labels=area, palettes=palettes, plates=[plate])
+        assert np.array_equal(got, expected)

@@ -30,17 +30,19 @@ MAY_IMPORT = {
     # pictures
     "sketch": "shot",
     "codec": "shapes geometry shot sketch",
-    "finish": "shapes shot",
+    "finish": "shapes shot sketch",
+    "propagation": "shapes",
     # the façade
-    "colorize": "shapes geometry layout correspondence attention denoiser toon weights sampling shot sketch codec finish",
+    "colorize": "shapes geometry layout correspondence attention denoiser toon weights sampling"
+    " shot sketch codec finish propagation",
     # files
     "media": "shot",
     "shotfiles": "shot media",
     "__init__": "shot shotfiles colorize",
     # made from nothing but the above, and knowing no files
     "world": "shapes shot",
-    "train": "shapes geometry layout correspondence denoiser toon diffusion weights shot sketch codec world",
-    "evaluate": "shapes geometry shot sketch codec colorize media shotfiles world",
+    "train": "shapes geometry layout correspondence denoiser toon diffusion weights shot sketch codec propagation world",
+    "evaluate": "shapes geometry shot sketch codec finish propagation colorize media shotfiles world",
     # what people start
     "demo": "shot colorize media shotfiles world evaluate",
     "cli": "__init__ geometry shot sketch colorize media shotfiles train evaluate demo",

@@ -10,7 +10,9 @@ from timecolor.layout import TokenLayout
 from timecolor.rope import Rope
 from timecolor.toon import Toon, ToonConfig, patchify, unpatchify
 
-SMALL = ToonConfig(width=32, layers=2, heads=2, rope=Rope(base=(8, 8), ranked=False, dims=(4, 6, 6), theta=100.0, periods=(4, 8)))
+SMALL = ToonConfig(
+    width=32, layers=2, heads=2, rope=Rope(base=(8, 8), ranked=False, dims=(4, 6, 6), theta=100.0, periods=(4, 8)), hints=True
+)
 
 
 def model(config=SMALL, seed=0):
@@ -22,13 +24,16 @@ def model(config=SMALL, seed=0):
     return toon.eval()
 
 
-def conditions(references, bits=None, grid=Grid(3, 2, 3), rule=Rule("cached", 1), execution="auto", seed=1, start=0):
+def conditions(references, bits=None, grid=Grid(3, 2, 3), rule=Rule("cached", 1), execution="auto", seed=1, start=0, hint_of=()):
     layout = TokenLayout(grid, references)
     generator = torch.Generator().manual_seed(seed)
     bits = unlabelled(grid) if bits is None else bits
     sketch = torch.rand(1, grid.frames, 3, grid.height * 8, grid.width * 8, generator=generator)
     pictures = torch.rand(1, references, 4, grid.height * 8, grid.width * 8, generator=generator) * 2 - 1
-    return Conditions(layout, shot_tokens(layout, bits), sketch, pictures, rule, execution, start)
+    size = (1, grid.frames, len(hint_of), 4, grid.height * 8, grid.width * 8)
+    hints = torch.rand(size, generator=torch.Generator().manual_seed(seed + 1)) * 2 - 1 if hint_of else None
+    of = torch.tensor([hint_of]) if hint_of else None
+    return Conditions(layout, shot_tokens(layout, bits), sketch, pictures, rule, execution, start, hints, of)
 
 
 def noise(grid=Grid(3, 2, 3), seed=2):
@@ -47,7 +52,7 @@ def colours(toon, given, latents=None, t=0.7):
 def test_cached_equals_uncached_evaluation_of_the_same_rule(references, window, regime, pointer):
     toon = model(replace(SMALL, pointer=pointer))
     bits = torch.randint(0, 1 << references, (1, 18), generator=torch.Generator().manual_seed(references))
-    given = conditions(references, bits, rule=Rule(regime, window))
+    given = conditions(references, bits, rule=Rule(regime, window), hint_of=(0, -1, references - 1) if references else ())
     with torch.no_grad():
         uncached = toon(noise(), torch.tensor([0.7]), given)
     torch.testing.assert_close(colours(toon, given), uncached, atol=1e-4, rtol=1e-4)
@@ -66,11 +71,13 @@ def test_a_cache_serves_many_steps():
 def test_order_of_references_is_invisible():
     toon, bits = model(), torch.full((1, 18), 0b111)
     bits[0, :6] = 0b001
-    given = conditions(3, bits)
+    given = conditions(3, bits, hint_of=(0, 2))
     order = [2, 0, 1]
     moved = torch.full((1, 18), 0b111)
     moved[0, :6] = 0b010  # reference 0 is now number 1
-    shuffled = replace(conditions(3, moved), references=given.references[:, order])
+    assert given.hints is not None
+    hints = {"hints": given.hints.flip(2), "hint_of": torch.tensor([[0, 1]])}  # 2 is now number 0
+    shuffled = replace(conditions(3, moved), references=given.references[:, order], **hints)
     torch.testing.assert_close(colours(toon, shuffled), colours(toon, given), atol=1e-4, rtol=1e-4)
 
 
@@ -80,10 +87,11 @@ def test_reference_of_another_label_is_invisible_through_one_layer(execution):
     toon = model(replace(SMALL, layers=1))
     bits = torch.full((1, 18), 0b01)
     bits[0, 9:] = 0b10
-    given = conditions(2, bits, rule=Rule("cached", None), execution=execution)
-    other = given.references.clone()
-    other[:, 1] = torch.rand_like(other[:, 1])
-    before, after = (patchify(colours(toon, replace(given, references=r)), 2) for r in (given.references, other))
+    given = conditions(2, bits, rule=Rule("cached", None), execution=execution, hint_of=(0, 1))
+    references, hints = given.references.clone(), given.hints.clone()
+    references[:, 1], hints[:, :, 1] = torch.rand_like(references[:, 1]), torch.rand_like(hints[:, :, 1])
+    other = replace(given, references=references, hints=hints)
+    before, after = (patchify(colours(toon, x), 2) for x in (given, other))
     assert torch.equal(before[:, :9], after[:, :9])
     assert not torch.equal(before[:, 9:], after[:, 9:])
 
@@ -128,6 +136,25 @@ def test_pointer_gives_real_colours():
     assert (got >= 0).all()
     assert (got <= 0.5 + 1e-4).all()
     assert got.max() > 0.4
+
+
+def test_a_hint_is_taken_where_it_is_trusted_and_where_its_reference_may_be_seen():
+    toon = model()
+    bits = torch.full((1, 18), 0b01)
+    bits[0, 9:] = 0b10
+    given = conditions(2, bits, hint_of=(0, -1))
+    plain = colours(toon, replace(given, hints=None, hint_of=None))
+    with torch.no_grad():
+        for layer in (toon.chooser.to_q, toon.chooser.to_k):  # all trust in hints: queries and keys agree, and "own" is 0
+            layer.weight.zero_()
+            layer.bias.fill_(1)
+        for norm in (toon.chooser.norm_q, toon.chooser.norm_k):
+            norm.weight.fill_(5)
+        toon.chooser.own.zero_()
+    got = patchify(colours(toon, given), 2)
+    hinted = patchify(torch.nn.functional.avg_pool2d(given.hints[0, :, 0, :3], 4)[None], 2)
+    torch.testing.assert_close(got[:, :9], hinted[:, :9], atol=1e-4, rtol=1e-4)
+    assert torch.equal(got[:, 9:], patchify(plain, 2)[:, 9:])  # hint 0 is of a reference not seen here, and hint 1 is of none
 
 
 def test_patchify_and_unpatchify_are_inverses():

@@ -221,6 +221,7 @@ def train(
     steps: int | None = None,
     seed: int | None = None,
     workers: int | None = None,
+    init: Path | None = None,
 ) -> None:
     """Train the embedded model on the procedural world. To resume, run the same command again.
 
@@ -238,10 +239,12 @@ def train(
         Of weights, data and order, instead of the preset's.
     workers
         Processes that draw the shots, instead of the preset's; 0 = none but this one.
+    init
+        Weights (.safetensors) to start a new run from.
     """
     from timecolor.train.__main__ import run
 
-    run(preset, out, device, minutes, steps, seed, workers, lambda line: say.print(line, highlight=False))
+    run(preset, out, device, minutes, steps, seed, workers, init, lambda line: say.print(line, highlight=False))
 
 
 def main(arguments: list[str] | None = None) -> None:

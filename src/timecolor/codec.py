@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from timecolor.geometry import Clip
 from timecolor.shapes import Float, UInt8
 from timecolor.shot import Reference
-from timecolor.sketch import reference_lines
+from timecolor.sketch import reference_lines, without_lines
+
+LINES_FOUND_AT = 720  # long side, in pixels, above which a reference is shrunk before its lines are sought
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,16 @@ def shrink(frames: UInt8[np.ndarray, "t h w 3"], clip: Clip) -> UInt8[np.ndarray
     return np.stack([_resize(frame, clip.height, clip.width) for frame in frames])
 
 
+def encode_hints(pictures: UInt8[np.ndarray, "t k h w 4"]) -> Float[Tensor, "1 t k 4 h w"]:
+    """Candidates of `propagation`, in the ranges of `encode_reference`."""
+    colour, ink = torch.from_numpy(np.ascontiguousarray(pictures)).float().split([3, 1], dim=-1)
+    return rearrange(torch.cat([colour / 127.5 - 1, ink / 255], dim=-1), "t k h w c -> 1 t k c h w")
+
+
 def letterbox(
     reference: Reference, clip: Clip, frame: Clip | None = None, ground: int = 0
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
-    """A reference at the working size, centred with its aspect ratio kept, and its own lines.
+    """A reference's fills at the working size, centred with its aspect ratio kept, and its own lines, taken out of them.
 
     frame: the shot's own size, None = the working one. Bringing a frame to whole tokens stretches it by a pixel or two; a
     reference is fitted into the frame and stretched with it, so that one of the frame's shape fills it.
@@ -65,13 +73,18 @@ def letterbox(
     scale = min(frame.height / height, frame.width / width)
     h = max(1, round(height * scale * clip.height / frame.height))
     w = max(1, round(width * scale * clip.width / frame.width))
-    image = _resize(reference.over(ground), h, w)
-    alpha = None if reference.alpha is None else _resize(reference.alpha, h, w)
+    # Lines are found and taken out where they are still lines, then everything is shrunk.
+    finer = min(1.0, max(max(h, w), LINES_FOUND_AT) / max(height, width))
+    size = max(1, round(height * finer)), max(1, round(width * finer))
+    image = _resize(reference.image, *size)
+    alpha = None if reference.alpha is None else _resize(reference.alpha, *size)
+    ink = reference_lines(image, alpha)
+    fills = Reference(without_lines(image, ink, alpha), None if alpha is None or not alpha.any() else alpha).over(ground)
     top, left = (clip.height - h) // 2, (clip.width - w) // 2
     canvas = np.full((clip.height, clip.width, 3), ground, np.uint8)
-    canvas[top : top + h, left : left + w] = image
+    canvas[top : top + h, left : left + w] = _resize(fills, h, w)
     lines = np.zeros((clip.height, clip.width), np.uint8)
-    lines[top : top + h, left : left + w] = reference_lines(image, alpha)
+    lines[top : top + h, left : left + w] = _resize(ink, h, w)
     return canvas, lines
 
 

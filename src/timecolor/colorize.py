@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,17 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timecolor import codec, weights
+from timecolor import codec, propagation, weights
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions
-from timecolor.finish import Fill, FinishOptions, Lines, PaletteMode, finish, palette_of, palettes_of, plate_of
+from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
 from timecolor.sampling import sample
 from timecolor.shot import Frames, Shot
 from timecolor.sketch import SketchStyle, extract_clip, require_line_art
 from timecolor.toon import Toon
+
+Picture = tuple[np.ndarray, np.ndarray]  # a reference's fills and its lines, at the working size
 
 READ_AT_ONCE = 8  # native frames held in memory
 PIECE_TOKENS = 80_000  # target and sketch tokens run at once; longer shots go in pieces
@@ -263,18 +265,11 @@ class Colorizer:
         pictures = [codec.letterbox(r, working, native, ground) for r in shot.references]
         encoded = [codec.encode_reference(image, lines) for image, lines in pictures]
         references = torch.cat(encoded, dim=1) if encoded else torch.zeros(1, 0, 4, working.height, working.width)
-        palette = palette_of(shot.references) if shot.references and shot.labels is None else None
-        palettes = None if shot.labels is None else palettes_of(shot.references, shot.labels, drawings.labels)
-        labels = shot.labels
-        plates = [
-            plate_of(r, height, width, labels and frozenset(k for k in drawings.labels if i in labels.references_of(k)))
-            for i, r in enumerate(shot.references)
-        ]
-        plates = [plate for plate in plates if plate is not None]
-        last = FinishOptions(options.lines, options.finish, options.palette)
+        whole = {r: pictures[r] for r, reference in enumerate(shot.references) if reference.shows_frame(height, width)}
+        finisher = Finisher.of(shot, drawings.labels, FinishOptions(options.lines, options.finish, options.palette))
 
         shown = 0
-        for first, stop, colours in self._sample(drawings, references, options):
+        for first, stop, colours in self._sample(drawings, references, whole, options):
             if isinstance(colours, Progress):
                 yield colours
                 continue
@@ -286,9 +281,7 @@ class Colorizer:
                 areas = None if shot.labels is None else np.asarray(shot.labels.video[shown:until])
                 for i, original in enumerate(originals):
                     cells = colours[drawings.of_frame[shown + i] - first]
-                    yield Coloured(
-                        shown + i, finish(cells, original, last, palette, None if areas is None else areas[i], palettes, plates)
-                    )
+                    yield Coloured(shown + i, finisher(cells, original, None if areas is None else areas[i]))
                     yield Progress("finishing", shown + i + 1, frames)
                 shown = until
 
@@ -305,10 +298,11 @@ class Colorizer:
             require_line_art(shot.sketch, shot.name)
 
     def _sample(
-        self, drawings: "_Drawings", references: Tensor, options: ColorizeOptions
+        self, drawings: "_Drawings", references: Tensor, whole: Mapping[int, Picture], options: ColorizeOptions
     ) -> Iterator[tuple[int, int, np.ndarray | Progress]]:
         """Colours of drawings first:stop, float (n, y, x, 3), piece by piece; progress on the way.
 
+        whole: references that show a whole frame, by index, of which hints are made.
         A piece is run with as many drawings around it as can touch it, so that cutting does not show in the result.
         """
         total = len(drawings.sketches)
@@ -330,7 +324,8 @@ class Colorizer:
                 references.to(self.device, self.dtype),
                 Rule(options.regime, options.reach),
                 options.execution,
-                start=low,
+                low,
+                *self._hints(drawings.sketches[low:high], whole),
             )
             # Entered anew for each part, since whoever reads this iterator must not be left in inference mode.
             with _running():
@@ -344,6 +339,14 @@ class Colorizer:
                     clean = next(steps).clean
                 yield first, stop, Progress("sampling", number * options.steps + done, len(starts) * options.steps)
             yield first, stop, self.codec.decode(clean)[first - low : stop - low]
+
+    def _hints(self, drawings: Sequence[np.ndarray], whole: Mapping[int, Picture]) -> tuple[Tensor | None, Tensor | None]:
+        """The references that show a whole frame, carried onto each drawing, and which reference each is of."""
+        if not whole or not self.denoiser.config.hints:
+            return None, None
+        made = [np.concatenate([propagation.candidates(*p, drawing) for p in whole.values()]) for drawing in drawings]
+        of = torch.tensor([list(whole)]).repeat_interleave(propagation.CANDIDATES, dim=1)
+        return codec.encode_hints(np.stack(made)).to(self.device, self.dtype), of.to(self.device)
 
     def _noise(self, seed: int, drawing: int, grid: Grid) -> Tensor:
         """Noise of one drawing, the same however the shot is cut."""

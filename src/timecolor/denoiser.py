@@ -8,7 +8,7 @@ from torch import Tensor
 from timecolor.attention import Execution
 from timecolor.correspondence import Rule, Tokens
 from timecolor.layout import TokenLayout
-from timecolor.shapes import Float
+from timecolor.shapes import Float, Int
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,8 @@ class Conditions:
 
     sketch: latents (b f c h w). references: latents (b r e h w), r may be 0. tokens: what each token is and may see.
     start: index in the shot of the first latent frame, where a long shot is run in pieces.
+    hints: pictures carried onto each frame, in the references' form and the sketch's place (b f k e h w), None = none; hint_of:
+    the reference that each comes from (b k), -1 = a picture that is not there. A hint is seen where its reference may be.
     """
 
     layout: TokenLayout
@@ -26,6 +28,8 @@ class Conditions:
     rule: Rule = field(default_factory=Rule)
     execution: Execution = "auto"
     start: int = 0
+    hints: Float[Tensor, "b f k e h w"] | None = None
+    hint_of: Int[Tensor, "b k"] | None = None
 
 
 @runtime_checkable

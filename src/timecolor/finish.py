@@ -13,7 +13,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from timecolor.shot import Labels, Reference
+from timecolor.shot import Labels, Reference, Shot
+from timecolor.sketch import without_lines
 
 Lines = Literal["keep", "model", "none"]
 Fill = Literal["flat", "smooth", "auto"]
@@ -128,18 +129,46 @@ class Plate:
 
 
 def plate_of(reference: Reference, height: int, width: int, labels: frozenset[int] | None = None) -> Plate | None:
-    """The reference as a plate, or None where it is a cut-out or of another shape than the frame."""
-    h, w = reference.image.shape[:2]
-    if reference.alpha is not None or abs(w * height / (h * width) - 1) > 0.03:
+    """The reference as a plate, or None where it does not show a whole frame."""
+    if not reference.shows_frame(height, width):
         return None
-    picture = cv2.resize(reference.image, (width, height), interpolation=cv2.INTER_AREA if h > height else cv2.INTER_CUBIC)
-    if reference.role != "background":
-        # Lines of the moment that a frame shows must not haunt the others: thin dark strokes take the colour around them.
-        reach = max(1, round(4 * min(height, width) / 480))
-        closed = cv2.morphologyEx(picture, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2))
-        strokes = (cv2.subtract(closed, picture).max(axis=2) > 24).astype(np.uint8)
-        picture = np.where(cv2.dilate(strokes, np.ones((3, 3), np.uint8))[..., None] > 0, closed, picture)
+    # Lines of the moment that a frame shows must not haunt the others.
+    image = reference.image if reference.role == "background" else without_lines(reference.image)
+    picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if len(image) > height else cv2.INTER_CUBIC)
     return Plate(picture, labels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finisher:
+    """The finish stage of one shot: what its references tell of palettes and of the place, found once.
+
+    palette: of a shot without labels; palettes: by label. None where they do not apply.
+    """
+
+    options: FinishOptions
+    palette: np.ndarray | None
+    palettes: Mapping[int, np.ndarray] | None
+    plates: Sequence[Plate]
+
+    @staticmethod
+    def of(shot: Shot, present: Iterable[int] = (), options: FinishOptions = DEFAULT) -> "Finisher":
+        """present: the labels that the shot's label video holds."""
+        height, width = shot.sketch.shape[1:3]
+        labels, present = shot.labels, list(present)
+        plates = [
+            plate_of(r, height, width, labels and frozenset(k for k in present if i in labels.references_of(k)))
+            for i, r in enumerate(shot.references)
+        ]
+        return Finisher(
+            options,
+            palette_of(shot.references) if shot.references and labels is None else None,
+            None if labels is None else palettes_of(shot.references, labels, present),
+            [plate for plate in plates if plate is not None],
+        )
+
+    def __call__(self, colours: np.ndarray, sketch: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """`finish` with what is known of the shot. labels: the frame's, where the shot has any."""
+        return finish(colours, sketch, self.options, self.palette, labels, self.palettes, self.plates)
 
 
 def _take_detail(fills: np.ndarray, cells: tuple[int, int], plate: Plate, where: np.ndarray, labels: np.ndarray | None) -> None:

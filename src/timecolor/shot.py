@@ -53,6 +53,17 @@ class Reference:
         if not self.alpha.any():
             raise ValueError(f"{self.name}: alpha is 0 everywhere, so there is no colour to take; give a visible image")
 
+    def shows_frame(self, height: int, width: int) -> bool:
+        """Whether this is a picture of a whole frame of that size, as it was or as it is behind the characters.
+
+        It is opaque and of the frame's shape. Where no role says so, its rim must not be black: that is a cut-out.
+        """
+        h, w = self.image.shape[:2]
+        if self.role in ("character", "sheet") or self.alpha is not None or abs(w * height / (h * width) - 1) > 0.03:
+            return False
+        rim = np.concatenate([self.image[0], self.image[-1], self.image[:, 0], self.image[:, -1]])
+        return self.role is not None or bool(rim.any(axis=1).mean() > 0.5)
+
     @property
     def on_black(self) -> np.ndarray:
         """The image composited on black, uint8 (h, w, 3)."""

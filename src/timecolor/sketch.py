@@ -162,6 +162,34 @@ def reference_lines(image: np.ndarray, alpha: np.ndarray | None = None) -> np.nd
     return lines
 
 
+def without_lines(
+    image: np.ndarray, lines: np.ndarray | None = None, alpha: np.ndarray | None = None, long_side: int = 720
+) -> np.ndarray:
+    """The fills alone: every pixel of a line takes the colour of the nearest pixel that is none, uint8 (h, w, 3).
+
+    image: uint8 (h, w, 3). lines: as `reference_lines` gives them, found here where None, at `long_side` if the image is larger.
+    alpha: uint8 (h, w), None = opaque; what lies outside takes the nearest colour too, so that no edge mixes with what is behind.
+    """
+    h, w = image.shape[:2]
+    if lines is None:
+        scale = min(1.0, long_side / max(h, w))
+        size = max(1, round(w * scale)), max(1, round(h * scale))
+        small = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        over = alpha if alpha is None or scale == 1 else cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
+        lines = reference_lines(small, over)
+        lines = lines if scale == 1 else cv2.resize(lines, (w, h), interpolation=cv2.INTER_LINEAR)
+    gone = lines > 60
+    if alpha is not None:
+        gone |= alpha <= 127
+    if not gone.any() or gone.all():
+        return image
+    _, nearest = cv2.distanceTransformWithLabels(gone.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    kept = np.flatnonzero(~gone)
+    source = np.zeros(int(nearest.max()) + 1, np.int64)
+    source[nearest.ravel()[kept]] = kept
+    return image.reshape(-1, 3)[source[nearest]]
+
+
 def _is_silhouette(side: np.ndarray) -> bool:
     return bool(2 * np.count_nonzero(side) <= side.size)
 

@@ -32,7 +32,7 @@ class ToonConfig:
     """Sizes of the model.
 
     channels: of target latents. cell: pixels along the side of a token at the working size. pointer: colours may be taken
-    from the references as they are (see `Pointer`).
+    from the references as they are (see `Pointer`). hints: colours may be taken from hints (see `Chooser`).
     """
 
     width: int = 128
@@ -42,6 +42,7 @@ class ToonConfig:
     patch: int = 2
     cell: int = 8
     pointer: bool = True
+    hints: bool = False
     sketch_channels: int = 3
     reference_channels: int = 4
     rope: Rope = TOON_ROPE
@@ -71,6 +72,7 @@ class ToonCache:
     values: list[Tensor]
     embedded: Tensor | None = None
     pointing: "Pointing | None" = None
+    offered: "Offered | None" = None
 
 
 def patchify(latents: Float[Tensor, "b f c h w"], patch: int) -> Float[Tensor, "b n d"]:
@@ -179,6 +181,55 @@ class Pointer(nn.Module):
         return rearrange(found[:, :, :3] + found[:, :, 3:] * made, "b n c s -> b n (c s)")
 
 
+@dataclass(slots=True)
+class Offered:
+    """What the chooser chooses from, for each of the target's tokens and its s latents.
+
+    keys: (b k n s e). colours: (b k n s 3). there: bool (b k n), the hint exists and its reference may be seen.
+    """
+
+    keys: Tensor
+    colours: Tensor
+    there: Tensor
+
+    def __getitem__(self, order: Tensor) -> "Offered":
+        return Offered(self.keys[:, :, order], self.colours[:, :, order], self.there[:, :, order])
+
+
+class Chooser(nn.Module):
+    """The model's own colour, or that of a hint in its very place: a weighted mean, latent by latent.
+
+    A hint's key tells how well its lines lie on the sketch's. Nothing is learned for a hint of its own, so any number may be
+    offered, in any order. Not in the paper.
+    """
+
+    def __init__(self, channels: int, width: int, slots: int, head: int, cell: int) -> None:
+        super().__init__()
+        self.slots = slots
+        self.stem = Stem(channels, width, cell)
+        self.norm = nn.LayerNorm(width)
+        self.to_q = nn.Linear(width, slots * head)
+        self.to_k = nn.Linear(width, slots * head)
+        self.norm_q, self.norm_k = _gains(head, 2.0)
+        self.own = nn.Parameter(torch.zeros(head))
+
+    def keys(self, hints: Float[Tensor, "b f k c h w"], sketch: Float[Tensor, "b f 3 h w"]) -> Float[Tensor, "b k n s e"]:
+        """Keys of hints seen beside the sketch they lie on."""
+        count = hints.shape[2]
+        both = torch.cat([hints, sketch[:, :, None].expand(-1, -1, count, -1, -1, -1)], dim=3)
+        found = self.to_k(self.norm(self.stem(rearrange(both, "b f k c h w -> (b k) f c h w"))))
+        return _unit(rearrange(found, "(b k) n (s e) -> b k n s e", k=count, s=self.slots), self.norm_k)
+
+    def forward(self, target: Float[Tensor, "b n d"], own: Float[Tensor, "b n c"], offered: Offered) -> Float[Tensor, "b n c"]:
+        """Colours of the target's tokens, channels first as `patchify` lays them."""
+        q = _unit(rearrange(self.to_q(target), "b n (s e) -> b n s e", s=self.slots), self.norm_q) * self.own.numel() ** -0.5
+        logits = (q[:, None] * offered.keys).sum(-1).float().masked_fill(~offered.there[..., None], -torch.inf)
+        weights = torch.cat([(q * self.own.to(q.dtype)).sum(-1).float()[:, None], logits], dim=1).softmax(dim=1).to(own.dtype)
+        mine = rearrange(own, "b n (c s) -> b 1 n s c", s=self.slots)
+        chosen = (weights[..., None] * torch.cat([mine, offered.colours.to(own.dtype)], dim=1)).sum(1)
+        return rearrange(chosen, "b n s c -> b n (c s)")
+
+
 class Toon(nn.Module):
     """The embedded denoiser. Predicts the clean target (x0); conditions are modulated at t = 0 in the `cached` regime."""
 
@@ -196,6 +247,13 @@ class Toon(nn.Module):
         self.final_modulation = nn.Linear(width, 2 * width)
         self.final = nn.Linear(width, config.channels * config.patch**2)
         self.pointer = Pointer(width, config.patch**2, width // config.heads) if config.pointer else None
+        self.chooser = (
+            Chooser(
+                config.reference_channels + config.sketch_channels, width, config.patch**2, width // config.heads, config.cell
+            )
+            if config.hints
+            else None
+        )
         for layer in (self.modulation, self.final_modulation, self.final):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -213,9 +271,11 @@ class Toon(nn.Module):
         x = torch.cat([self.embed_sketch(conditions.sketch), self.embed_reference(conditions.references)], dim=1)
         x = x[:, order[split:] - split]
         pointing = self._pointing(conditions, tokens, cos, sin)
+        offered = self._offered(conditions)
+        offered = None if offered is None else offered[order[:split]]
         if rule.regime == "joint":
             attend = attention.prepare(tokens, tokens, rule, conditions.execution)
-            return ToonCache(conditions, order, cos, sin, attend, [], [], x, pointing)
+            return ToonCache(conditions, order, cos, sin, attend, [], [], x, pointing, offered)
 
         attend = attention.prepare(tokens[layout.conditions], tokens[layout.conditions], rule, conditions.execution)
         shared = self.modulation(self.time(_waves(torch.zeros(len(x), device=device)).to(x.dtype)))
@@ -230,7 +290,7 @@ class Toon(nn.Module):
         if self.pointer is not None and pointing is not None:
             pointing.keys = self.pointer.keys(self.norm(x[:, layout.grid.tokens :]), pointing)
         attend = attention.prepare(tokens[layout.target.slice], tokens, rule, conditions.execution)
-        return ToonCache(conditions, order, cos, sin, attend, keys, values, None, pointing)
+        return ToonCache(conditions, order, cos, sin, attend, keys, values, None, pointing, offered)
 
     def predict(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, " b"], cache: ToonCache) -> Tensor:
         """Clean latents (b f c h w). `cached`: only the target's tokens run, against the cache's keys and values."""
@@ -252,7 +312,7 @@ class Toon(nn.Module):
             x = block.finish(x, cache.attend(q, k, v), modulation)
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
-        colours = self._colours(x, emb, layout, cache.pointing, cos, sin)
+        colours = self._colours(x, emb, layout, cache.pointing, cache.offered, cos, sin)
         return unpatchify(colours[:, back], layout, self.config.patch)
 
     def forward(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, " b"], conditions: Conditions) -> Tensor:
@@ -277,27 +337,58 @@ class Toon(nn.Module):
             modulation = [torch.cat([a.expand(-1, split, -1), b.expand(-1, x.shape[1] - split, -1)], dim=1) for a, b in pairs]
             q, k, v = block.qkv(x, modulation, cos, sin)
             x = block.finish(x, attend(q, k, v), modulation)
-        colours = self._colours(x, emb, layout, pointing, cos, sin)
+        colours = self._colours(x, emb, layout, pointing, self._offered(conditions), cos, sin)
         return unpatchify(colours, layout, self.config.patch)
 
     def _layers(self) -> list[Block]:
         return cast(list[Block], list(self.blocks))
 
     def _colours(
-        self, x: Tensor, emb: Tensor, layout: TokenLayout, pointing: Pointing | None, cos: Tensor, sin: Tensor
+        self,
+        x: Tensor,
+        emb: Tensor,
+        layout: TokenLayout,
+        pointing: Pointing | None,
+        offered: Offered | None,
+        cos: Tensor,
+        sin: Tensor,
     ) -> Tensor:
         """Clean colours of the target's tokens from the last block's output: the target's tokens, or the whole sequence."""
         shift, scale = self.final_modulation(emb)[:, None].chunk(2, dim=-1)
         normed = self.norm(x)
         split = layout.target.stop
-        generated = self.final(normed[:, :split] * (1 + scale) + shift)
-        if self.pointer is None or pointing is None:
-            return generated
-        if x.shape[1] > split:  # the references' tokens have just been run along
-            pointing.keys = self.pointer.keys(normed[:, split + layout.grid.tokens :], pointing)
-        slots = self.pointer.slots
-        turn = (cos[:split].repeat_interleave(slots, 0), sin[:split].repeat_interleave(slots, 0))
-        return self.pointer(normed[:, :split], generated, pointing, *turn)
+        colours = self.final(normed[:, :split] * (1 + scale) + shift)
+        if self.pointer is not None and pointing is not None:
+            if x.shape[1] > split:  # the references' tokens have just been run along
+                pointing.keys = self.pointer.keys(normed[:, split + layout.grid.tokens :], pointing)
+            slots = self.pointer.slots
+            turn = (cos[:split].repeat_interleave(slots, 0), sin[:split].repeat_interleave(slots, 0))
+            colours = self.pointer(normed[:, :split], colours, pointing, *turn)
+        if self.chooser is not None and offered is not None:
+            colours = self.chooser(normed[:, :split], colours, offered)
+        return colours
+
+    def _offered(self, conditions: Conditions) -> Offered | None:
+        """Keys, colours and visibility of the hints; a few frames at a time where no gradient is wanted: they are pixels."""
+        hints, of = conditions.hints, conditions.hint_of
+        if self.chooser is None or hints is None or of is None or not hints.shape[2]:
+            return None
+        config, split = self.config, conditions.layout.target.stop
+        at_once = hints.shape[1] if torch.is_grad_enabled() else 8
+        parts = [slice(i, i + at_once) for i in range(0, hints.shape[1], at_once)]
+        keys = torch.cat([self.chooser.keys(hints[:, part], conditions.sketch[:, part]) for part in parts], dim=2)
+        bits = conditions.tokens.bits[:, None, :split].to(hints.device)
+        of = of.to(hints.device)[..., None]
+        there = (of >= 0) & ((bits >> of.clamp(min=0)) & 1).bool()
+        colours = rearrange(
+            self._mean_colours(hints), "b f k c (h p) (w q) -> b k (f h w) (p q) c", p=config.patch, q=config.patch
+        )
+        return Offered(keys, colours, there)
+
+    def _mean_colours(self, pictures: Float[Tensor, "... c h w"]) -> Float[Tensor, "... 3 y x"]:
+        """The colours of pictures, one per target latent."""
+        shrunk = F.avg_pool2d(pictures[..., :3, :, :].flatten(0, -4), self.config.cell // self.config.patch)
+        return shrunk.view(*pictures.shape[:-3], *shrunk.shape[1:])
 
     def _pointing(
         self, conditions: Conditions, tokens: Tokens, cos: Tensor, sin: Tensor, training: bool = False
@@ -313,8 +404,7 @@ class Toon(nn.Module):
         bits = torch.cat([none.bits.expand(len(found.bits), -1), found.bits], dim=1)
         keys = Tokens(torch.cat([none.kind, found.kind]), torch.cat([none.frame, found.frame]), bits)
         attend = attention.prepare(queries, keys, conditions.rule, conditions.execution, training)
-        shrunk = F.avg_pool2d(conditions.references[:, :, :3].flatten(0, 1), self.config.cell // self.config.patch)
-        shrunk = shrunk.view(len(conditions.references), -1, *shrunk.shape[1:])
+        shrunk = self._mean_colours(conditions.references)
         colours = rearrange(shrunk, "b r c (h p) (w q) -> b (r h w p q) c", p=self.config.patch, q=self.config.patch)
         turn = (cos[start:].repeat_interleave(slots, 0), sin[start:].repeat_interleave(slots, 0))
         return Pointing(attend, colours, *turn)

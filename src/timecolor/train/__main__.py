@@ -21,6 +21,7 @@ def run(
     steps: int | None,
     seed: int | None,
     workers: int | None,
+    init: Path | None,
     say: Callable[[str], None],
 ) -> None:
     """Run or resume a preset, saying a line for every report. Raises ValueError for an unknown preset or device."""
@@ -34,7 +35,7 @@ def run(
         torch.empty(1, device=where)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} is not usable here ({str(error).splitlines()[0]}); use auto or cpu") from error
-    for report in train(chosen, out, where, minutes):
+    for report in train(chosen, out, where, minutes, init):
         held_out = "" if report.psnr is None else "  " + ", ".join(f"{k} {v} dB" for k, v in report.psnr.items())
         say(f"step {report.step}/{report.steps}  loss {report.loss:.4f}  {report.seconds:.0f} s{held_out}")
 
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--init", type=Path, help="weights to start a new run from")
     given = parser.parse_args()
     try:
         run(**vars(given), say=lambda line: print(line, flush=True))  # noqa: T201 (the program's output)

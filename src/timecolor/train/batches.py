@@ -1,5 +1,6 @@
 """Batches from the procedural world, a pure function of (preset, step), so that a run resumes exactly."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from timecolor import codec
+from timecolor import codec, propagation
 from timecolor.correspondence import ALL, label_bits
 from timecolor.geometry import Clip, Compression
 from timecolor.shapes import Float, Int
@@ -18,6 +19,8 @@ from timecolor.sketch import extract_lines
 from timecolor.train.presets import Bucket, Preset
 from timecolor.world import World, WorldShot
 
+WHOLE_FRAMES = 1  # references of a sample that hints are made of
+
 Protocol = Literal["start frame", "arbitrary frame", "multi-reference"]
 
 
@@ -25,7 +28,8 @@ Protocol = Literal["start frame", "arbitrary frame", "multi-reference"]
 class Batch:
     """Samples of one size and one number of references.
 
-    clean: target latents in [-1, 1]. sketch, references: as the codec gives them. bits: references each target token may see.
+    clean: target latents in [-1, 1]. sketch, references, hints: as the codec gives them.
+    hint_of: the reference of each hint, -1 = none. bits: references each target token may see.
     character: share of each frame pixel that belongs to a character, for validation.
     """
 
@@ -33,6 +37,8 @@ class Batch:
     sketch: Float[Tensor, "b f 3 h w"]
     references: Float[Tensor, "b r 4 h w"]
     bits: Int[Tensor, "b n"]
+    hints: Float[Tensor, "b f k 4 h w"]
+    hint_of: Int[Tensor, "b k"]
     character: Float[Tensor, "b f 1 h w"]
 
 
@@ -81,6 +87,8 @@ def _sample(
     rng = np.random.default_rng((seed, index, 7))
     # Drawn at twice the size and shrunk by area, as real sketches are when they come to the model.
     shot = World(seed=seed, height=bucket.height, width=bucket.width, shrink=2).shot(index)
+    # References keep that size, so that their lines can be taken out as finely as real ones' are.
+    large = World(seed=seed, height=2 * bucket.height, width=2 * bucket.width).shot(index)
     clip = Clip(bucket.frames, bucket.height, bucket.width)
     gap = int(rng.integers(1, 4))
     first = int(rng.integers(0, shot.frames - (bucket.frames - 1) * gap))
@@ -90,13 +98,16 @@ def _sample(
     mirrored = augment and rng.random() < 0.5
 
     allowed: dict[int, list[int]] = {}
-    bare = augment and rng.random() < 0.1 and shot.characters > 0  # no plate: the paper stays white, as in `Colorizer.stream`
+    # No background: the paper stays white, as in `Colorizer.stream`, and mostly no line of the place is drawn.
+    bare = augment and rng.random() < 0.12 and shot.characters > 0
+    empty = bare and rng.random() < 0.7
     if protocol == "multi-reference":
-        pictures, allowed = _cast(shot, references, rng, plate=not bare)
+        pictures, allowed = _cast(large, references, rng, plate=not bare)
     else:
-        bare = False
         moment = 0 if protocol == "start frame" else int(rng.choice([t for t in range(shot.frames) if t not in moments]))
-        pictures = [Reference(shot.render(moment).colour, role="frame")]
+        whole = large.render(moment)
+        shown = np.where((whole.labels > 0)[..., None], whole.colour, np.uint8(255)) if bare else whole.colour
+        pictures = [Reference(shown, role="frame")]
     bound = protocol == "multi-reference" and (not augment or rng.random() < preset.keep_labels)
     if augment:
         pictures = [_varied(p, rng) for p in pictures]
@@ -116,6 +127,9 @@ def _sample(
     fills = np.stack([f.fills for f in frames])
     if bare:
         fills[labels == 0] = 255
+    if empty:
+        near = np.stack([cv2.dilate((area > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) for area in labels])
+        sketch = np.where(near[..., None] > 0, sketch, np.uint8(255))
     if mirrored:
         pictures = [_mirror(p) for p in pictures]
         sketch, fills, labels = (np.ascontiguousarray(x[:, :, ::-1]) for x in (sketch, fills, labels))
@@ -127,14 +141,30 @@ def _sample(
         bits = label_bits(torch.from_numpy(labels.astype(np.int64)), lambda k: tuple(allowed.get(k, ())), compression, rule)
     else:
         bits = torch.full((grid.tokens,), ALL)
-    encoded = [codec.encode_reference(*codec.letterbox(p, clip, ground=255 if bare else 0))[0] for p in pictures]
+    seen = [codec.letterbox(p, clip, ground=255 if bare else 0) for p in pictures]
+    encoded = [codec.encode_reference(*picture)[0] for picture in seen]
+    hints, hint_of = _hints(pictures, seen, sketch, [] if augment and rng.random() < preset.drop_hints else range(len(seen)))
     return (
         codec.PixelCodec(preset.colour_cell).encode(fills)[0],
         codec.encode_sketch(sketch)[0],
         torch.cat(encoded) if encoded else torch.zeros(0, 4, clip.height, clip.width),
         bits,
+        codec.encode_hints(hints)[0],
+        hint_of,
         torch.from_numpy(labels > 0).float()[:, None],
     )
+
+
+def _hints(
+    pictures: list[Reference], seen: list[tuple[np.ndarray, np.ndarray]], sketch: np.ndarray, used: Sequence[int]
+) -> tuple[np.ndarray, Tensor]:
+    """Candidates of the whole-frame references, as `Colorizer` makes them: (t, k, h, w, 4) and (k), filled up with empty ones."""
+    whole = [r for r in used if pictures[r].shows_frame(*sketch.shape[1:3])][:WHOLE_FRAMES]
+    made = [np.stack([propagation.candidates(*seen[r], drawing) for drawing in sketch]) for r in whole]
+    missing = WHOLE_FRAMES - len(whole)
+    count = propagation.CANDIDATES
+    made += [np.zeros((len(sketch), count, *sketch.shape[1:3], 4), np.uint8)] * missing
+    return np.concatenate(made, axis=1), torch.tensor(whole + [-1] * missing).repeat_interleave(count)
 
 
 def _cast(

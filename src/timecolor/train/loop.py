@@ -36,16 +36,22 @@ class Report:
     psnr: dict[str, float] | None = None
 
 
-def train(preset: Preset, folder: Path, device: torch.device, minutes: float | None = None) -> Iterator[Report]:
+def train(
+    preset: Preset, folder: Path, device: torch.device, minutes: float | None = None, init: Path | None = None
+) -> Iterator[Report]:
     """Run or resume a preset in `folder`: config.json, metrics.jsonl, checkpoints/last.safetensors, toon.safetensors (EMA).
 
-    minutes: stop with a checkpoint after this long (None = at the last step). Raises FloatingPointError where the loss is not
-    finite, and ValueError where the folder holds a run of another preset.
+    minutes: stop with a checkpoint after this long (None = at the last step). init: weights to start a new run from; parts that
+    they do not have start at random. Raises FloatingPointError where the loss is not finite, and ValueError where the folder
+    holds a run of another preset or the weights are of another width.
     """
     started = time.monotonic()
     _write_config(preset, folder)
     torch.manual_seed(preset.seed)
-    model = Toon(preset.model).to(device)
+    model = Toon(preset.model)
+    if init is not None:
+        _fill_in(model, init)
+    model = model.to(device)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     optimizers = _optimizers(model, preset)
     state = folder / "checkpoints" / "last.safetensors"
@@ -115,7 +121,9 @@ def _predict(
     frames, height, width = clean.shape[1], clean.shape[3] // preset.model.patch, clean.shape[4] // preset.model.patch
     layout = TokenLayout(Grid(frames, height, width), batch.references.shape[1])
     tokens = shot_tokens(layout, batch.bits).to(device)
-    conditions = Conditions(layout, tokens, batch.sketch.to(device), batch.references.to(device), RULE, start=start)
+    pictures = [x.to(device) for x in (batch.sketch, batch.references)]
+    hints, hint_of = batch.hints.to(device), batch.hint_of.to(device)
+    conditions = Conditions(layout, tokens, *pictures, RULE, start=start, hints=hints, hint_of=hint_of)
     times = times.to(device)
     return model(diffusion.noised(clean, noise, times), times, conditions), clean
 
@@ -172,6 +180,16 @@ def _validate(
             errors.setdefault(name, []).extend(each[total > 4].tolist())
     model.load_state_dict(kept)
     return {k: round(-10 * float(torch.tensor(v).clamp(min=1e-9).log10().mean()), 2) for k, v in errors.items() if v}
+
+
+def _fill_in(model: Toon, path: Path) -> None:
+    """Take over all that the weights in a file have."""
+    known, own = weights.load_toon(path)[0].state_dict(), model.state_dict()
+    for key, value in known.items():
+        if key not in own or own[key].shape != value.shape:
+            wanted = "no such part" if key not in own else f"{tuple(own[key].shape)}"
+            raise ValueError(f"{path}: {key} is {tuple(value.shape)}, the preset has {wanted}; start from weights of its sizes")
+    model.load_state_dict({**own, **known})
 
 
 def _write_config(preset: Preset, folder: Path) -> None:

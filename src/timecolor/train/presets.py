@@ -31,7 +31,7 @@ class Bucket:
 class Preset:
     """All that decides a run. steps: length of the run; the learning rate falls to 0 over the last `cooldown` of it."""
 
-    model: ToonConfig = field(default_factory=ToonConfig)
+    model: ToonConfig = field(default_factory=lambda: ToonConfig(hints=True))
     colour_cell: int = 4  # pixels per target latent, the codec's stride
     buckets: tuple[Bucket, ...] = (
         Bucket(64, 96, 2, 16, 0.65),
@@ -46,8 +46,9 @@ class Preset:
     cooldown: float = 0.3
     ema: float = 0.997
     shift: float = 3.0
-    keep_labels: float = 0.7  # share of labelled shots whose labels are used; the others see every reference
+    keep_labels: float = 0.5  # share of labelled shots whose labels are used; the others see every reference
     drop_reference: float = 0.05
+    drop_hints: float = 0.1
     seed: int = 0
     workers: int = 1
     checkpoint_every: int = 250
@@ -64,9 +65,11 @@ TOON = Preset()
 
 PRESETS: dict[str, Preset] = {
     "toon": TOON,
+    # From weights that know all protocols (`--init`): no curriculum, a lower rate.
+    "toon-further": replace(TOON, stages=(Stage(1.0, 1.0, 1.0, 2.0),), rate=1.5e-3, steps=5_000),
     "debug": replace(
         TOON,
-        model=ToonConfig(width=64, layers=2, heads=2),
+        model=ToonConfig(width=64, layers=2, heads=2, hints=True),
         buckets=(Bucket(32, 48, 2, 2, 1.0),),
         steps=4,
         warmup=1,

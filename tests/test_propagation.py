@@ -1,0 +1,53 @@
+import cv2
+import numpy as np
+import pytest
+
+from timecolor import propagation
+
+
+def drawing(shift=0, size=(96, 144)):
+    """A circle and a box, uint8 (h, w, 3), the circle `shift` pixels to the right."""
+    frame = np.full((*size, 3), 255, np.uint8)
+    cv2.circle(frame, (50 + shift, 48), 20, (0, 0, 0), 2)
+    cv2.rectangle(frame, (110, 20), (130, 70), (0, 0, 0), 2)
+    return frame
+
+
+def coloured(shift=0):
+    picture = np.full((96, 144, 3), 230, np.uint8)
+    cv2.circle(picture, (50 + shift, 48), 20, (200, 40, 40), -1)
+    cv2.rectangle(picture, (110, 20), (130, 70), (40, 40, 200), -1)
+    return picture
+
+
+def test_a_drawing_that_stands_still_has_no_flow():
+    lines = propagation.darkness(drawing())
+    assert np.abs(propagation.line_flow(lines, lines)).max() < 0.05
+
+
+def test_warping_along_no_flow_changes_nothing_and_a_whole_pixel_shifts():
+    picture = coloured()
+    flow = np.zeros((96, 144, 2), np.float32)
+    assert np.array_equal(propagation.warp(picture, flow), picture)
+    flow[..., 0] = 3
+    assert np.array_equal(propagation.warp(picture, flow)[:, :-3], picture[:, 3:])
+
+
+@pytest.mark.parametrize("shift", [2, 5])
+def test_colours_follow_their_lines(shift):
+    lines = propagation.darkness(drawing())
+    made = propagation.candidates(coloured(), lines, drawing(shift))
+    assert made.shape == (propagation.CANDIDATES, 96, 144, 4)
+    assert np.array_equal(made[0], np.dstack([coloured(), lines]))
+    inside = np.zeros((96, 144), bool)
+    inside[30:67, 50 + shift - 15 : 50 + shift + 16] = True
+    truth = coloured(shift).astype(int)
+    stays, follows = (np.abs(m[..., :3].astype(int) - truth)[inside].mean() for m in made[:2])
+    assert follows < 0.5 * stays
+
+
+def test_a_coloured_trace_line_is_ink():
+    frame = np.full((4, 4, 3), 255, np.uint8)
+    frame[1, 1] = (255, 0, 0)
+    assert propagation.darkness(frame)[1, 1] == 255
+    assert propagation.darkness(frame)[0, 0] == 0
