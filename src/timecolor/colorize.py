@@ -17,6 +17,7 @@ from timecolor import codec, propagation, weights
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions
+from timecolor.diffusion import Euler
 from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
@@ -333,10 +334,10 @@ class Colorizer:
             yield first, stop, Progress("preparing", number + 1, len(starts))
             noise = torch.stack([self._noise(options.seed, i, layout.grid) for i in range(low, high)])[None]
             clean = noise.to(self.device, self.dtype)
-            steps = sample(self.denoiser, clean, cache, options.steps)
+            steps = sample(self.denoiser, clean, cache, Euler(options.steps))
             for done in range(1, options.steps + 1):
                 with _running():
-                    clean = next(steps).clean
+                    clean = next(steps).latents
                 yield first, stop, Progress("sampling", number * options.steps + done, len(starts) * options.steps)
             yield first, stop, self.codec.decode(clean)[first - low : stop - low]
 

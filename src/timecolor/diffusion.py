@@ -19,13 +19,6 @@ def velocity(
     return (noisy - clean) / _like(timestep, noisy)
 
 
-def clean_of(
-    speed: Float[Tensor, "b ..."], noisy: Float[Tensor, "b ..."], timestep: Float[Tensor, " b"]
-) -> Float[Tensor, "b ..."]:
-    """x_0 = x_t - t v (inverse of `velocity`)."""
-    return noisy - _like(timestep, noisy) * speed
-
-
 def schedule(steps: int, shift: float = 3.0) -> Float[Tensor, " s"]:
     """Times from 1 to 0, (steps + 1): t = shift u / (1 + (shift - 1) u) for u evenly spaced (Esser et al. 2024, Eq. 23).
 
@@ -34,6 +27,22 @@ def schedule(steps: int, shift: float = 3.0) -> Float[Tensor, " s"]:
     if steps < 1:
         raise ValueError(f"got {steps} steps; give at least 1")
     return _shifted(torch.linspace(1, 0, steps + 1), shift)
+
+
+class Euler:
+    """Straight steps along the path, from prediction to prediction of the clean latents. times: (steps), from 1 on."""
+
+    def __init__(self, steps: int, shift: float = 3.0) -> None:
+        """Raises ValueError for fewer than one step."""
+        self._schedule = schedule(steps, shift)
+        self.times = self._schedule[:-1]
+
+    def step(self, index: int, clean: Float[Tensor, "b ..."], latents: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """Latents at the next time; after the last, the clean ones."""
+        now, then = (self._schedule[i].expand(len(latents)).to(latents.device) for i in (index, index + 1))
+        if index + 1 == len(self.times):
+            return clean
+        return latents + _like(then - now, latents) * velocity(clean, latents, now)
 
 
 def training_times(batch: int, generator: torch.Generator, shift: float = 3.0, pure: float = 0.35) -> Float[Tensor, " b"]:
