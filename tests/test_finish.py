@@ -311,14 +311,43 @@ def test_real_flats_come_back_from_coarse_cells():
     assert share_right(found[painted], colour[painted]) > 0.97
 
 
-def test_a_plate_gives_its_detail_where_the_fills_agree_and_nowhere_else():
+def test_a_plate_gives_its_detail_where_the_model_agrees_and_nowhere_else():
     rng = np.random.default_rng(0)
-    plate = np.clip(rng.normal(120, 6, (64, 96, 3)), 0, 255).astype(np.uint8)
-    plate[:, 48:] = (20, 200, 40)
+    picture = np.clip(rng.normal(120, 6, (64, 96, 3)), 0, 255).astype(np.uint8)
+    picture[:, 48:] = (20, 200, 40)
+    fills, colours = np.full((64, 96, 3), 110, np.uint8), np.full((8, 12, 3), 120 / 255)
+    everywhere = np.ones((64, 96), bool)
+    finish_module._take_detail(fills, colours, [finish_module.Plate(picture)], everywhere, None)
+    assert np.array_equal(fills[:, :24], picture[:, :24])
+    assert (fills[:, 60:] == 110).all()
+
+
+def test_of_several_plates_the_one_that_agrees_is_taken():
+    rng = np.random.default_rng(0)
+    dark, light = (np.clip(rng.normal(level, 6, (64, 96, 3)), 0, 255).astype(np.uint8) for level in (90, 160))
+    colours = np.full((8, 12, 3), 90 / 255)
+    colours[:, 6:] = 160 / 255
     fills = np.full((64, 96, 3), 120, np.uint8)
-    finish_module._take_detail(fills, (8, 12), finish_module.Plate(plate), np.ones((64, 96), bool), None)
-    assert np.array_equal(fills[:, :24], plate[:, :24])
-    assert (fills[:, 60:] == 120).all()
+    plates = [finish_module.Plate(dark), finish_module.Plate(light)]
+    finish_module._take_detail(fills, colours, plates, np.ones((64, 96), bool), None)
+    assert np.array_equal(fills[:, :28], dark[:, :28])
+    assert np.array_equal(fills[:, 68:], light[:, 68:])
+
+
+def test_a_plate_is_carried_along_a_flow_of_any_size():
+    rng = np.random.default_rng(0)
+    place = cv2.resize(
+        np.clip(rng.normal(120, 40, (16, 24, 3)), 0, 255).astype(np.uint8), (96, 64), interpolation=cv2.INTER_CUBIC
+    )
+    moved = np.roll(place, 8, axis=1)
+    sketch = np.full((1, 64, 96, 3), 255, np.uint8)
+    finisher = finish_module.Finisher.of(Shot(sketch, [Reference(place, role="background")]))
+    flow = np.zeros((32, 48, 2), np.float32)
+    flow[..., 0] = -4  # at half the size: 8 pixels to the left in the plate
+    colours = cv2.resize(moved, (24, 16), interpolation=cv2.INTER_AREA) / 255
+    still, carried = (finisher(colours, sketch[0], flows=flows)[8:-8, 16:-8].astype(int) for flows in ((), [[flow]]))
+    truth = moved[8:-8, 16:-8].astype(int)
+    assert np.abs(carried - truth).mean() < 0.5 * np.abs(still - truth).mean()
 
 
 def test_a_frame_gives_its_detail_without_its_lines():

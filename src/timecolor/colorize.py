@@ -282,7 +282,9 @@ class Colorizer:
                 areas = None if shot.labels is None else np.asarray(shot.labels.video[shown:until])
                 for i, original in enumerate(originals):
                     cells = colours[drawings.of_frame[shown + i] - first]
-                    yield Coloured(shown + i, finisher(cells, original, None if areas is None else areas[i]))
+                    drawing = drawings.sketches[drawings.of_frame[shown + i]]
+                    flows = [propagation.flows(lines, drawing) for _, lines in whole.values()]
+                    yield Coloured(shown + i, finisher(cells, original, None if areas is None else areas[i], flows))
                     yield Progress("finishing", shown + i + 1, frames)
                 shown = until
 

@@ -13,6 +13,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from timecolor.propagation import warp
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.sketch import without_lines
 
@@ -63,8 +64,8 @@ SNAP_WHITE = 3.0
 # whose colour is no flat colour of its references is believed sooner.
 VARIES, VARIES_NOISE = 2.5, 2.8
 STRAY_VARIES, STRAY_NOISE = 1.0, 1.5
-# Levels by which fills and a plate may differ, cell by cell, to be fully the same place, and from which they are not.
-SAME, OTHER = 10.0, 26.0
+# Levels by which the model's colours and a plate may differ, cell by cell, to be fully the same, and from which they are not.
+SAME, OTHER = 6.0, 16.0
 # A reference with less than this share of flat colours is painted and has no palette.
 FLAT_ART = 0.15
 
@@ -112,8 +113,8 @@ def finish(
     elif options.fill == "smooth":
         cells.shading(found, blur).paint(fills, areas, np.arange(cells.areas))
         loose[:] = True
-    for plate in plates if options.fill != "flat" else ():
-        _take_detail(fills, colours.shape[:2], plate, loose[areas], labels)
+    if plates and options.fill != "flat":
+        _take_detail(fills, np.clip(colours, 0, 1), plates, loose[areas], labels)
     return fills if options.lines == "none" else ink.over(fills)
 
 
@@ -166,25 +167,55 @@ class Finisher:
             [plate for plate in plates if plate is not None],
         )
 
-    def __call__(self, colours: np.ndarray, sketch: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """`finish` with what is known of the shot. labels: the frame's, where the shot has any."""
-        return finish(colours, sketch, self.options, self.palette, labels, self.palettes, self.plates)
+    def __call__(
+        self,
+        colours: np.ndarray,
+        sketch: np.ndarray,
+        labels: np.ndarray | None = None,
+        flows: Sequence[Sequence[np.ndarray]] = (),
+    ) -> np.ndarray:
+        """`finish` with what is known of the shot. labels: the frame's, where the shot has any.
+
+        flows: for each plate, float (y, x, 2) at any size, in pixels of that size, along which it may lie on this frame as well.
+        """
+        size = sketch.shape[1::-1]
+        carried = [
+            Plate(warp(plate.picture, _enlarged(flow, size)), plate.labels)
+            for plate, ways in zip(self.plates, flows, strict=False)
+            for flow in ways
+        ]
+        return finish(colours, sketch, self.options, self.palette, labels, self.palettes, [*self.plates, *carried])
 
 
-def _take_detail(fills: np.ndarray, cells: tuple[int, int], plate: Plate, where: np.ndarray, labels: np.ndarray | None) -> None:
-    """Where (h, w) the fills agree with a plate at the model's resolution, give them what the plate shows beyond it."""
+def _enlarged(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    scale = np.array([size[0] / flow.shape[1], size[1] / flow.shape[0]], np.float32)
+    return cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR) * scale
+
+
+def _take_detail(
+    fills: np.ndarray, colours: np.ndarray, plates: Sequence[Plate], where: np.ndarray, labels: np.ndarray | None
+) -> None:
+    """Where (h, w) a plate, beside the other fills, would look to the model as its colours do, give the fills what it shows.
+
+    Of several plates that which agrees best with the model's colours, cell by cell.
+    """
     h, w = fills.shape[:2]
-    size = (min(cells[1], w), min(cells[0], h))
-    ours, theirs = (
-        cv2.GaussianBlur(cv2.resize(x, size, interpolation=cv2.INTER_AREA).astype(np.float32), (0, 0), 0.7)
-        for x in (fills, plate.picture)
-    )
-    agree = np.clip((OTHER - np.abs(ours - theirs).max(axis=2)) / (OTHER - SAME), 0, 1)
-    share = cv2.resize(cv2.erode(agree, np.ones((3, 3), np.uint8)), (w, h), interpolation=cv2.INTER_LINEAR) * where
-    if plate.labels is not None and labels is not None:
-        share *= np.isin(labels, list(plate.labels))
-    share = share[..., None]
-    fills[:] = (fills * (1 - share) + plate.picture * share + 0.5).astype(np.uint8)
+    size = (min(colours.shape[1], w), min(colours.shape[0], h))
+    ours = cv2.GaussianBlur(cv2.resize(colours.astype(np.float32) * 255, size, interpolation=cv2.INTER_AREA), (0, 0), 0.7)
+    differences, shown = [], []
+    for plate in plates:
+        mine = where if plate.labels is None or labels is None else where & np.isin(labels, list(plate.labels))
+        shown.append(np.where(mine[..., None], plate.picture, fills))
+        theirs = cv2.GaussianBlur(cv2.resize(shown[-1], size, interpolation=cv2.INTER_AREA).astype(np.float32), (0, 0), 0.7)
+        differences.append(np.abs(ours - theirs).max(axis=2))
+    best = np.argmin(differences, axis=0)
+    total = fills.astype(np.float32)
+    for i, (difference, picture) in enumerate(zip(differences, shown, strict=True)):
+        agree = np.clip((OTHER - difference) / (OTHER - SAME), 0, 1) * (best == i)
+        if agree.any():
+            share = cv2.resize(agree, (w, h), interpolation=cv2.INTER_LINEAR)[..., None]
+            total += share * (picture.astype(np.float32) - fills)
+    fills[:] = np.clip(total + 0.5, 0, 255).astype(np.uint8)
 
 
 def regions(sketch: np.ndarray) -> np.ndarray:

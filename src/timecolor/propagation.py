@@ -39,13 +39,18 @@ def darkness(drawing: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
     return 255 - drawing.min(axis=2)
 
 
+def flows(lines: UInt8[np.ndarray, "h w"], drawing: UInt8[np.ndarray, "h w 3"]) -> list[Float[np.ndarray, "h w 2"]]:
+    """From a drawing to a picture with these lines, at each of `BLURS`."""
+    ink = darkness(drawing)
+    return [line_flow(lines, ink, blur) for blur in BLURS]
+
+
 def candidates(
     colour: UInt8[np.ndarray, "h w 3"], lines: UInt8[np.ndarray, "h w"], drawing: UInt8[np.ndarray, "h w 3"]
 ) -> UInt8[np.ndarray, "k h w 4"]:
-    """A picture and its lines as they stand, then carried onto the drawing along the flow at each of `BLURS`."""
+    """A picture and its lines as they stand, then carried onto the drawing along each of its `flows`."""
     picture = np.dstack([colour, lines])
-    ink = darkness(drawing)
-    return np.stack([picture, *(warp(picture, line_flow(lines, ink, blur)) for blur in BLURS)])
+    return np.stack([picture, *(warp(picture, flow) for flow in flows(lines, drawing))])
 
 
 def _blurred(lines: np.ndarray, blur: float) -> np.ndarray:

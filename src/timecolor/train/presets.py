@@ -34,9 +34,9 @@ class Preset:
     model: ToonConfig = field(default_factory=lambda: ToonConfig(hints=True))
     colour_cell: int = 4  # pixels per target latent, the codec's stride
     buckets: tuple[Bucket, ...] = (
-        Bucket(64, 96, 2, 16, 0.65),
+        Bucket(64, 96, 2, 16, 0.5),
         Bucket(96, 144, 1, 10, 0.2),
-        Bucket(128, 192, 1, 4, 0.15),
+        Bucket(160, 240, 1, 4, 0.3),  # the working size: places this far apart are met nowhere else
     )
     # TimeColor's curriculum: each protocol joins after the one before, which stays mixed in.
     stages: tuple[Stage, ...] = (Stage(0.1, 1.0, 0.0, 0.0), Stage(0.25, 1.0, 2.0, 0.0), Stage(1.0, 1.0, 1.0, 3.0))
