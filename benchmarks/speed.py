@@ -16,11 +16,11 @@ import record
 import torch
 from torch import Tensor
 
-from timecolor import codec
+from timecolor import codec, propagation
 from timecolor.colorize import ColorizeOptions, Colorizer, Coloured, Progress
 from timecolor.correspondence import Regime, Rule, label_bits, shot_tokens
 from timecolor.denoiser import Conditions
-from timecolor.geometry import Clip, Grid
+from timecolor.geometry import Clip
 from timecolor.layout import TokenLayout
 from timecolor.shot import Shot
 from timecolor.world import HELD_OUT_SEED, World, WorldShot
@@ -47,30 +47,27 @@ def conditions(
     colorizer: Colorizer, frames: int, size: tuple[int, int], how: ColorizeOptions, seed: int
 ) -> tuple[Conditions, Tensor]:
     """What the denoiser is told of a drawn shot at the model's working size, and noise."""
+    model, how = colorizer.model, how.settled(colorizer.model)
     working = colorizer.need(Clip(frames, *size), CHARACTERS + 1, how).working
     shot, _ = scene(working.height, working.width, frames, seed).to_shot("multi-reference")
     assert shot.labels is not None  # a multi-reference shot has them
-    grid = colorizer.compression.grid(working)
+    grid = model.compression.grid(working)
     labels = torch.from_numpy(np.asarray(shot.labels.video).astype(np.int64))
-    bits = label_bits(labels, shot.labels.references_of, colorizer.compression, how.cells)
+    bits = label_bits(labels, shot.labels.references_of, model.compression, how.cells or "coverage")
     layout = TokenLayout(grid, len(shot.references))
-    references = [codec.encode_reference(*codec.letterbox(r, working)) for r in shot.references]
-    to = {"device": colorizer.device, "dtype": colorizer.dtype}
+    pictures = [codec.letterbox(r, working) for r in shot.references]
+    to = {"device": model.device, "dtype": model.dtype}
+    hints = [propagation.candidates(pictures[0].fills, pictures[0].lines, drawing) for drawing in np.asarray(shot.sketch)]
     given = Conditions(
         layout,
         shot_tokens(layout, bits[None]),
-        codec.encode_sketch(np.asarray(shot.sketch)).to(**to),
-        torch.cat(references, dim=1).to(**to),
-        Rule(how.regime, how.reach),
+        model.encode_sketch(np.asarray(shot.sketch)).to(**to),
+        model.encode_references(pictures, working).to(**to),
+        Rule(how.regime or "cached", None if how.window in (None, "all") else int(how.window)),
+        hints=codec.encode_hints(np.stack(hints)).to(**to),
+        hint_of=torch.zeros(1, propagation.CANDIDATES, dtype=torch.long),
     )
-    return given, noise(colorizer, grid, seed).to(**to)
-
-
-def noise(colorizer: Colorizer, grid: Grid, seed: int) -> Tensor:
-    """Noise for all drawings."""
-    config = colorizer.denoiser.config
-    size = (1, grid.frames, config.channels, grid.height * config.patch, grid.width * config.patch)
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    return given, model.noise(grid, seed, 0).to(**to)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -86,7 +83,7 @@ def steps(options, dtype: str, window: int | None) -> dict[str, Any]:
     colorizer = Colorizer.load(options.model, "cpu", dtype)
     frames, size = (QUICK_FRAMES[0], QUICK_SIZE) if options.quick else (FRAMES[0], SIZE)
     given, latents = conditions(colorizer, frames, size, wanted(options), options.seed)
-    model, now = colorizer.denoiser, torch.ones(1)
+    model, now = colorizer.model.denoiser, torch.ones(1)
     regimes: tuple[Regime, ...] = ("cached", "joint")
     ready, caches = {}, {}
     for regime in regimes:
@@ -99,7 +96,7 @@ def steps(options, dtype: str, window: int | None) -> dict[str, Any]:
                 seconds[regime].append(took)
     middle = {regime: median(took) for regime, took in seconds.items()}
     return {
-        "dtype": str(colorizer.dtype).removeprefix("torch."),
+        "dtype": str(colorizer.model.dtype).removeprefix("torch."),
         "window": window,
         "tokens": given.layout.tokens,
         "target": given.layout.grid.tokens,
@@ -116,7 +113,7 @@ def agreement(options) -> dict[str, Any]:
     colorizer = Colorizer.load(options.model, "cpu", "float32")
     frames, size = (QUICK_FRAMES[0], QUICK_SIZE) if options.quick else (FRAMES[0], SIZE)
     given, latents = conditions(colorizer, frames, size, wanted(options), options.seed)
-    model, now = colorizer.denoiser, torch.full((1,), 0.75)
+    model, now = colorizer.model.denoiser, torch.full((1,), 0.75)
     cached = model.predict(latents, now, model.prepare(given))
     took, uncached = timed(lambda: model(latents, now, given))
     return {
@@ -131,7 +128,7 @@ def whole(options, frames: int) -> dict[str, Any]:
     size = QUICK_SIZE if options.quick else SIZE
     shot, _ = scene(*size, frames, options.seed).to_shot("multi-reference")
     loading, colorizer = timed(lambda: Colorizer.load(options.model, "cpu", options.dtype))
-    model = colorizer.denoiser
+    model = colorizer.model.denoiser
     inside = {"preparing": 0.0, "sampling": 0.0}
 
     def watched(stage: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,9 +173,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(whole(options, int(options.probe))))
         return
 
-    window = ColorizeOptions().reach
+    window = Colorizer.load(options.model, "cpu", "float32").model.defaults.window
     windows = [window, None] if options.all_frames else [window]
-    dtypes = dict.fromkeys(str(Colorizer.load(options.model, "cpu", d).dtype).removeprefix("torch.") for d in ("float32", "auto"))
+    loaded = (Colorizer.load(options.model, "cpu", d).model.dtype for d in ("float32", "auto"))
+    dtypes = dict.fromkeys(str(dtype).removeprefix("torch.") for dtype in loaded)
     step_rows = [steps(options, dtype, w) for dtype in dtypes for w in windows]
     print("steps: done", file=sys.stderr)
     agree = agreement(options)

@@ -2,6 +2,7 @@ import numpy as np
 import torch
 
 from timecolor import codec
+from timecolor.denoiser import Picture
 from timecolor.geometry import Clip
 from timecolor.shot import Reference
 
@@ -34,33 +35,36 @@ def test_line_art_is_shrunk_by_area():
 
 def test_a_reference_keeps_its_aspect_ratio():
     image = np.full((100, 50, 3), 200, np.uint8)
-    canvas, lines = codec.letterbox(Reference(image), Clip(1, 64, 96))
-    columns = np.flatnonzero(canvas[32, :, 0])
-    assert (columns.min(), columns.max()) == (32, 63)
-    assert lines.shape == (64, 96)
+    seen = codec.letterbox(Reference(image), Clip(1, 64, 96))
+    for canvas in (seen.image, seen.fills):
+        columns = np.flatnonzero(canvas[32, :, 0])
+        assert (columns.min(), columns.max()) == (32, 63)
+    assert seen.lines.shape == (64, 96)
 
 
 def test_a_reference_of_the_frames_shape_fills_it():
     image = np.full((807, 1237, 3), 200, np.uint8)
-    canvas, _ = codec.letterbox(Reference(image), Clip(1, 128, 200), Clip(1, 807, 1237))
-    assert (canvas == 200).all()
+    assert (codec.letterbox(Reference(image), Clip(1, 128, 200), Clip(1, 807, 1237)).image == 200).all()
 
 
 def test_a_cut_out_lies_on_the_ground_it_is_given():
     image, alpha = np.full((64, 96, 3), 90, np.uint8), np.zeros((64, 96), np.uint8)
     alpha[20:40, 30:60] = 255
     for ground in (0, 255):
-        canvas, _ = codec.letterbox(Reference(image, alpha), Clip(1, 64, 96), ground=ground)
-        assert canvas[0, 0].tolist() == [ground] * 3
-        assert canvas[30, 45].tolist() == [90] * 3
+        seen = codec.letterbox(Reference(image, alpha), Clip(1, 64, 96), ground=ground)
+        for canvas in (seen.image, seen.fills):
+            assert canvas[0, 0].tolist() == [ground] * 3
+            assert canvas[30, 45].tolist() == [90] * 3
 
 
 def test_the_lines_of_a_reference_are_taken_out_of_its_colours():
     image = np.full((256, 384, 3), (220, 120, 40), np.uint8)
     image[:, 190:] = (40, 80, 200)
     image[:, 188:193] = 10
-    canvas, lines = codec.letterbox(Reference(image), Clip(1, 64, 96))
-    assert lines[32].max() > 128
+    seen = codec.letterbox(Reference(image), Clip(1, 64, 96))
+    canvas = seen.fills
+    assert seen.lines[32].max() > 128
+    assert seen.image[32].min() < 40
     assert set(map(tuple, canvas[32, :46].tolist())) == {(220, 120, 40)}
     assert set(map(tuple, canvas[32, 50:].tolist())) == {(40, 80, 200)}
     assert canvas[:, :, 2].min() >= 40 - 1  # no dark of the line is left
@@ -70,4 +74,5 @@ def test_hints_are_encoded_as_references_are():
     picture = np.random.default_rng(0).integers(0, 255, (2, 3, 8, 8, 4)).astype(np.uint8)
     hints = codec.encode_hints(picture)
     assert hints.shape == (1, 2, 3, 4, 8, 8)
-    torch.testing.assert_close(hints[:, 1, 2:3], codec.encode_reference(picture[1, 2, ..., :3], picture[1, 2, ..., 3]))
+    one = Picture(picture[1, 2, ..., :3], picture[1, 2, ..., :3], picture[1, 2, ..., 3])
+    torch.testing.assert_close(hints[:, 1, 2:3], codec.encode_reference(one))

@@ -14,6 +14,7 @@ import timecolor
 from timecolor import codec, colorize, weights
 from timecolor.colorize import READ_AT_ONCE, Cancelled, ColorizeOptions, Colorizer, Coloured, Progress
 from timecolor.geometry import Clip
+from timecolor.models import ToonModel
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.toon import Toon
 
@@ -142,7 +143,6 @@ def test_both_regimes_and_every_execution_give_a_picture(colorizer):
 def test_all_drawings_may_see_one_another(colorizer):
     shot = Shot(sketch_clip(6, step=6), references(1))
     everything = colorizer.colorize(shot, replace(RAW, window="all"))
-    assert np.array_equal(everything, colorizer.colorize(shot, replace(RAW, window=None)))
     assert furthest(everything, colorizer.colorize(shot, replace(RAW, window=6))) <= 1
     assert not np.array_equal(everything, colorizer.colorize(shot, replace(RAW, window=0)))
 
@@ -263,7 +263,7 @@ def test_a_sketch_smaller_than_a_token_is_refused(colorizer):
 
 def test_values_that_are_not_finite_stop_the_work(colorizer):
     with torch.no_grad():
-        colorizer.denoiser.final.bias.fill_(float("nan"))
+        colorizer.model.denoiser.final.bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not finite at step 1 of 2; try --dtype float32"):
         colorizer.colorize(Shot(sketch_clip(), references(1)))
 
@@ -350,7 +350,7 @@ def test_sketches_and_labels_of_another_type_are_refused():
 
 
 def test_unknown_models_devices_and_types_are_refused(tmp_path, tiny_weights):
-    with pytest.raises(ValueError, match=r"unknown model 'tune'; use toon, or the path of a \.safetensors file"):
+    with pytest.raises(ValueError, match=r"unknown model 'tune'; use toon, a .safetensors file, or a CogVideoX"):
         Colorizer.load("tune")
     with pytest.raises(ValueError, match=r"none\.safetensors: no such weights file"):
         Colorizer.load(tmp_path / "none.safetensors")
@@ -397,7 +397,7 @@ def test_weights_come_back_as_they_were(tmp_path, tiny_weights):
         torch.testing.assert_close(toon.state_dict()[name], value, atol=1e-3, rtol=1e-3)
     shutil.copy(tiny_weights, tmp_path / "moved.safetensors")
     assert inspect.isclass(timecolor.Colorizer)
-    assert timecolor.load(tmp_path / "moved.safetensors").short_side == 32
+    assert timecolor.load(tmp_path / "moved.safetensors").model.defaults.short_side == 32
 
 
 def test_the_embedded_weights_load_and_colour():
@@ -419,4 +419,18 @@ def test_need_grows_with_the_shot_and_a_measurement_is_positive(colorizer):
 
 def test_a_codec_that_does_not_fit_the_model_is_refused():
     with pytest.raises(ValueError, match="codec and model do not fit"):
-        Colorizer(tiny_toon(), codec.PixelCodec(2))
+        ToonModel(tiny_toon(), codec.PixelCodec(2))
+
+
+def test_what_is_left_open_is_the_models_own_choice(colorizer):
+    settled = ColorizeOptions(steps=5).settled(colorizer.model)
+    assert (settled.steps, settled.size, settled.window, settled.cells, settled.regime) == (5, 32, 1, "coverage", "cached")
+    shot = Shot(sketch_clip(), references(1))
+    assert np.array_equal(colorizer.colorize(shot), colorizer.colorize(shot, ColorizeOptions().settled(colorizer.model)))
+
+
+def test_a_prompt_for_a_model_that_reads_none_is_refused(colorizer):
+    with pytest.raises(ValueError, match="toon reads no prompt"):
+        colorizer.colorize(Shot(sketch_clip(), references(1)), ColorizeOptions(prompt="a red coat"))
+    with pytest.raises(ValueError, match="toon has euler alone"):
+        colorizer.colorize(Shot(sketch_clip(), references(1)), ColorizeOptions(solver="ddim"))

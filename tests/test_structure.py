@@ -25,15 +25,17 @@ MAY_IMPORT = {
     "denoiser": "shapes geometry layout correspondence attention",
     "toon": "shapes geometry layout rope correspondence attention denoiser",
     "diffusion": "shapes",
+    "cogvideox": "shapes geometry layout rope correspondence attention denoiser",
     "weights": "rope toon",
-    "sampling": "shapes denoiser diffusion",
+    "sampling": "shapes denoiser",
     # pictures
     "sketch": "shot",
-    "codec": "shapes geometry shot sketch",
-    "finish": "shapes shot sketch",
+    "codec": "shapes geometry denoiser shot sketch",
     "propagation": "shapes",
+    "finish": "shapes shot sketch propagation",
     # the façade
-    "colorize": "shapes geometry layout correspondence attention denoiser toon weights sampling"
+    "models": "shapes geometry denoiser toon diffusion weights cogvideox codec",
+    "colorize": "shapes geometry layout correspondence attention denoiser models sampling"
     " shot sketch codec finish propagation",
     # files
     "media": "shot",

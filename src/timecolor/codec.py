@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from timecolor.denoiser import Picture
 from timecolor.geometry import Clip
 from timecolor.shapes import Float, UInt8
 from timecolor.shot import Reference
@@ -41,10 +42,10 @@ def encode_sketch(frames: UInt8[np.ndarray, "t h w 3"]) -> Float[Tensor, "1 t 3 
     return rearrange(1 - torch.from_numpy(np.ascontiguousarray(frames)).float() / 255, "t h w c -> 1 t c h w")
 
 
-def encode_reference(image: UInt8[np.ndarray, "h w 3"], lines: UInt8[np.ndarray, "h w"]) -> Float[Tensor, "1 1 4 h w"]:
-    """Colours in [-1, 1] and the picture's own lines in [0, 1], the key by which the sketch finds its place in it."""
-    colour = torch.from_numpy(np.ascontiguousarray(image)).float() / 127.5 - 1
-    ink = torch.from_numpy(np.ascontiguousarray(lines)).float() / 255
+def encode_reference(picture: Picture) -> Float[Tensor, "1 1 4 h w"]:
+    """Fills in [-1, 1] and the picture's own lines in [0, 1], the key by which the sketch finds its place in it."""
+    colour = torch.from_numpy(np.ascontiguousarray(picture.fills)).float() / 127.5 - 1
+    ink = torch.from_numpy(np.ascontiguousarray(picture.lines)).float() / 255
     return rearrange(torch.cat([colour, ink[..., None]], dim=2), "h w c -> 1 1 c h w")
 
 
@@ -59,10 +60,8 @@ def encode_hints(pictures: UInt8[np.ndarray, "t k h w 4"]) -> Float[Tensor, "1 t
     return rearrange(torch.cat([colour / 127.5 - 1, ink / 255], dim=-1), "t k h w c -> 1 t k c h w")
 
 
-def letterbox(
-    reference: Reference, clip: Clip, frame: Clip | None = None, ground: int = 0
-) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
-    """A reference's fills at the working size, centred with its aspect ratio kept, and its own lines, taken out of them.
+def letterbox(reference: Reference, clip: Clip, frame: Clip | None = None, ground: int = 0) -> Picture:
+    """A reference at the working size, centred with its aspect ratio kept, as it is and parted into fills and lines.
 
     frame: the shot's own size, None = the working one. Bringing a frame to whole tokens stretches it by a pixel or two; a
     reference is fitted into the frame and stretched with it, so that one of the frame's shape fills it.
@@ -78,14 +77,19 @@ def letterbox(
     size = max(1, round(height * finer)), max(1, round(width * finer))
     image = _resize(reference.image, *size)
     alpha = None if reference.alpha is None else _resize(reference.alpha, *size)
+    if alpha is not None and not alpha.any():
+        alpha = None
     ink = reference_lines(image, alpha)
-    fills = Reference(without_lines(image, ink, alpha), None if alpha is None or not alpha.any() else alpha).over(ground)
-    top, left = (clip.height - h) // 2, (clip.width - w) // 2
-    canvas = np.full((clip.height, clip.width, 3), ground, np.uint8)
-    canvas[top : top + h, left : left + w] = _resize(fills, h, w)
-    lines = np.zeros((clip.height, clip.width), np.uint8)
-    lines[top : top + h, left : left + w] = _resize(ink, h, w)
-    return canvas, lines
+    fills = without_lines(image, ink, alpha)
+    box = np.s_[(clip.height - h) // 2 : (clip.height - h) // 2 + h, (clip.width - w) // 2 : (clip.width - w) // 2 + w]
+
+    def placed(part: np.ndarray, around: int) -> np.ndarray:
+        canvas = np.full((clip.height, clip.width, *part.shape[2:]), around, np.uint8)
+        canvas[box] = _resize(part, h, w)
+        return canvas
+
+    whole, bare = (placed(Reference(x, alpha).over(ground), ground) for x in (image, fills))
+    return Picture(whole, bare, placed(ink, 0))
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -13,20 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timecolor import codec, propagation, weights
+from timecolor import codec, models, propagation
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
-from timecolor.denoiser import Conditions
-from timecolor.diffusion import Euler
+from timecolor.denoiser import Conditions, Model, Picture, Work
 from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
 from timecolor.sampling import sample
 from timecolor.shot import Frames, Shot
-from timecolor.sketch import SketchStyle, extract_clip, require_line_art
-from timecolor.toon import Toon
+from timecolor.sketch import SketchStyle, extract_clip, require_line_art, without_lines
 
-Picture = tuple[np.ndarray, np.ndarray]  # a reference's fills and its lines, at the working size
+Solver = Literal["euler", "ddim", "dpm", "unipc"]
 
 READ_AT_ONCE = 8  # native frames held in memory
 PIECE_TOKENS = 80_000  # target and sketch tokens run at once; longer shots go in pieces
@@ -34,19 +32,18 @@ PIECE_TOKENS = 80_000  # target and sketch tokens run at once; longer shots go i
 
 @dataclass(frozen=True, slots=True)
 class ColorizeOptions:
-    """How a shot is coloured; the same in Python, in files and on the command line.
+    """How a shot is coloured; the same in Python, in files and on the command line. Unset (None) = as the model was made for.
 
     Parameters
     ----------
     steps
-        Sampling steps; the shipped weights decide in one or two.
+        Sampling steps; the shipped weights decide in one or two (2), CogVideoX takes 50.
     seed
         One seed, one result.
     size
-        The model's working short side in pixels; unset (None), the one its weights were chosen with. The output has the sketch's
-        own size.
+        The model's working short side in pixels. The output has the sketch's own size.
     window
-        Drawings to either side that a drawing sees. "all" (or None) = every one.
+        Drawings to either side that a drawing sees; "all" = every one.
     lines
         keep = the artist's own on top; model = the network's picture as it is; none = the colours alone.
     finish
@@ -63,39 +60,55 @@ class ColorizeOptions:
         How extracted lines look.
     execution
         How attention is run; auto = by device and size.
+    prompt
+        A text, for models that read one.
+    guidance
+        How far to go from the empty prompt's colours to the prompt's.
+    solver
+        How to walk from noise to colours, where a model has several: ddim, dpm, unipc.
     """
 
-    steps: int = 2
+    steps: int | None = None
     seed: int = 0
     size: int | None = None
-    window: int | Literal["all"] | None = 1
+    window: int | Literal["all"] | None = None
     lines: Lines = "keep"
     finish: Fill = "auto"
     palette: PaletteMode = "snap"
-    cells: CellRule = "coverage"
-    regime: Regime = "cached"
+    cells: CellRule | None = None
+    regime: Regime | None = None
     extract_lines: bool = False
     sketch_style: SketchStyle = "clean"
     execution: Execution = "auto"
+    prompt: str = ""
+    guidance: float | None = None
+    solver: Solver | None = None
 
     def __post_init__(self) -> None:
-        for name, least, also in (("steps", 1, ()), ("seed", 0, ()), ("size", 1, (None,)), ("window", 0, (None, "all"))):
+        for name, least, also in (("steps", 1, (None,)), ("seed", 0, ()), ("size", 1, (None,)), ("window", 0, (None, "all"))):
             value = getattr(self, name)
             if value not in also and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 words = "".join(f", or {x}" for x in also)
                 raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}{words}")
         for name, kind in _CHOICES.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(get_args(kind))}")
+            value = getattr(self, name)
+            if value not in get_args(kind) and not (value is None and name in _MODELS_OWN):
+                raise ValueError(f"{name} is {value!r}; use one of {', '.join(get_args(kind))}")
+        if self.guidance is not None and (not isinstance(self.guidance, int | float) or not 0 <= self.guidance < 100):
+            raise ValueError(f"guidance is {self.guidance!r}; give a number of at least 0 and under 100")
+        if not isinstance(self.prompt, str):
+            raise ValueError(f"prompt is {self.prompt!r}; give a text")
         if not isinstance(self.extract_lines, bool):
             raise ValueError(f"extract_lines is {self.extract_lines!r}; give true or false, and the style as sketch_style")
         if self.sketch_style != "clean" and not self.extract_lines:
             raise ValueError(f"sketch_style is {self.sketch_style} but no lines are taken; add extract_lines, or leave it out")
 
-    @property
-    def reach(self) -> int | None:
-        """The window as a number of drawings, None = all."""
-        return None if self.window == "all" else self.window
+    def settled(self, model: Model) -> "ColorizeOptions":
+        """The same with nothing left open: the model's own choices filled in."""
+        own = model.defaults
+        values = {"steps": own.steps, "size": own.short_side, "cells": own.cells, "regime": own.regime, "guidance": own.guidance}
+        values["window"] = "all" if own.window is None else own.window
+        return replace(self, **{name: value for name, value in values.items() if getattr(self, name) is None})
 
 
 _CHOICES = {
@@ -106,7 +119,9 @@ _CHOICES = {
     "regime": Regime,
     "sketch_style": SketchStyle,
     "execution": Execution,
+    "solver": Solver,
 }
+_MODELS_OWN = ("cells", "regime", "solver")  # choices that may be left to the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,82 +160,55 @@ class Cancelled(Exception):  # noqa: N818 (not an error)
 class Colorizer:
     """A loaded model, for any number of shots."""
 
-    def __init__(self, denoiser: Toon, pixel_codec: codec.PixelCodec, short_side: int = 160) -> None:
-        """short_side: working size in pixels where a job names none."""
-        self.denoiser = denoiser
-        self.codec = pixel_codec
-        self.short_side = short_side
-        parameter = next(denoiser.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
-        self.compression = Compression(time=1, space=pixel_codec.space, patch=denoiser.config.patch)
-        if self.compression.cell != denoiser.config.cell:
-            got = f"{pixel_codec.space} pixels a latent and {denoiser.config.patch} latents a token"
-            raise ValueError(f"codec and model do not fit: {got}, but the model's tokens are {denoiser.config.cell} pixels wide")
+    def __init__(self, model: Model) -> None:
+        self.model = model
 
     @classmethod
-    def load(cls, model: str | Path = "toon", device: str = "auto", dtype: str = "auto") -> "Colorizer":
-        """A model by name (`toon`, embedded) or by its .safetensors file.
-
-        device: auto, cpu, cuda, mps ... dtype: auto (bfloat16 where it is fast), float32, bfloat16, float16. Raises ValueError
-        for an unknown model, weights that do not fit or a device that is not there.
-        """
-        where = _device(device)
-        path = weights.EMBEDDED if str(model) == "toon" else Path(model)
-        if path.suffix != ".safetensors":
-            raise ValueError(f"unknown model {str(model)!r}; use toon, or the path of a .safetensors file")
-        toon, about = weights.load_toon(path)
-        return cls(toon.to(where, _dtype(dtype, where)), codec.PixelCodec(about["colour_cell"]), about.get("short_side", 160))
+    def load(
+        cls,
+        model: str | Path = "toon",
+        device: str = "auto",
+        dtype: str = "auto",
+        base: str | Path | None = None,
+        memory: str = "auto",
+    ) -> "Colorizer":
+        """See `models.load`."""
+        return cls(models.load(model, device, dtype, base, memory))
 
     def need(self, shot: Clip, references: int, options: ColorizeOptions = ColorizeOptions()) -> Need:
         """Predict size, memory and operations for a shot of this size."""
-        working = self.compression.nearest(shot, options.size or self.short_side)
-        grid = self.compression.grid(working)
-        config = self.denoiser.config
-        piece = self._piece(grid, options)
-        tokens = piece * grid.per_frame
-        conditions = tokens + references * grid.per_frame
-        item = self.dtype.itemsize
-        kv = 2 * config.layers * (2 * tokens + references * grid.per_frame) * config.width * item
-        # Activations of the widest moment: the MLP's hidden layer and its input, for the conditions.
-        activations = 12 * conditions * config.width * item
-        pictures = READ_AT_ONCE * shot.height * shot.width * 3 * 12 + grid.tokens * self.compression.cell**2 * 3
-        span = grid.frames if options.reach is None else min(grid.frames, 2 * options.reach + 1)
-        seen = (2 * span + references) * grid.per_frame
-        per_token = config.layers * (24 * config.width**2 + 4 * seen * config.width)
-        again = 1.0 if piece == grid.frames else piece / (piece - 2 * self._halo(options))  # halos are run twice
-        total = again * grid.tokens * (1 + options.steps if options.regime == "cached" else 2 * options.steps)
-        return Need(
-            working, grid, piece, 2 * grid.tokens + references * grid.per_frame, kv + activations + pictures, total * per_token
-        )
+        options = options.settled(self.model)
+        work = self._work(shot, references, options)
+        grid, compression = work.grid, self.model.compression
+        pictures = READ_AT_ONCE * shot.height * shot.width * 3 * 12 + grid.tokens * compression.time * compression.cell**2 * 3
+        tokens = 2 * grid.tokens + references * grid.per_frame
+        memory = self.model.memory_bytes(work) + pictures
+        return Need(work.working, grid, work.piece, tokens, memory, self.model.operations(work))
 
     @torch.inference_mode()
     def measured_seconds(self, need: Need, references: int, options: ColorizeOptions) -> float:
         """Time of the network's part of a job, from a run of a few drawings at the job's working size."""
-        few = Grid(min(3, need.grid.frames), need.grid.height, need.grid.width)
-        layout = TokenLayout(few, references)
-        patch = self.denoiser.config.patch
-        rule = Rule(options.regime, options.reach)
-        size = (need.working.height, need.working.width)
-        conditions = Conditions(
-            layout,
-            shot_tokens(layout, unlabelled(few)).to(self.device),
-            torch.zeros(1, few.frames, 3, *size, device=self.device, dtype=self.dtype),
-            torch.zeros(1, references, 4, *size, device=self.device, dtype=self.dtype),
-            rule,
-            options.execution,
-        )
-        latents = torch.zeros(1, few.frames, 3, few.height * patch, few.width * patch, device=self.device, dtype=self.dtype)
+        options = options.settled(self.model)
+        model, compression = self.model, self.model.compression
+        few = compression.clip(Grid(min(3, need.grid.frames), need.grid.height, need.grid.width))
+        work = self._work(few, references, replace(options, size=min(few.height, few.width)))
+        blank = np.zeros((few.frames, few.height, few.width, 3), np.uint8)
+        empty = Picture(blank[0], blank[0], blank[0, ..., 0])
+        sketch, pictures = model.encode_sketch(blank), model.encode_references([empty] * references, few)
+        conditions = self._conditions(sketch, pictures, unlabelled(work.grid), options)
+        latents = model.noise(work.grid, 0, 0).to(self.model.device, self.model.dtype)
         seconds = []
         for _ in range(2):  # the first run warms up
             started = time.perf_counter()
-            cache = self.denoiser.prepare(conditions)
-            for _ in range(options.steps):
-                self.denoiser.predict(latents, torch.ones(1, device=self.device), cache)
-            if self.device.type == "cuda":
+            cache = model.denoiser.prepare(conditions)
+            times = model.solver(options.solver, work.steps, 0).times
+            for now in times[: 2 if len(times) > 4 else None]:
+                model.denoiser.predict(latents, now.expand(1).to(model.device), cache)
+            if model.device.type == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - started)
-        few_need = self.need(Clip(few.frames, *size), references, replace(options, size=min(size)))
-        return seconds[-1] * need.operations / few_need.operations
+        run = replace(work, steps=2) if work.steps > 4 else work
+        return seconds[-1] * need.operations / model.operations(run)
 
     def colorize(
         self,
@@ -249,28 +237,26 @@ class Colorizer:
         and FloatingPointError where the model gives values that are not finite.
         """
         self.check(shot, options)
+        options = options.settled(self.model)
         frames, height, width = shot.sketch.shape[:3]
         native = Clip(frames, height, width)
         sketch = _Extracted(shot.sketch, options.sketch_style) if options.extract_lines else shot.sketch
-        working = self.compression.nearest(native, options.size or self.short_side)
-        grid = self.compression.grid(working)
+        working = self._work(native, len(shot.references), options).working
 
-        drawings = _Drawings(working, grid, shot, self.compression, options.cells)
+        drawings = _Drawings(working, shot, self.model.compression, options.cells or "coverage")
         for start in range(0, frames, READ_AT_ONCE):
             stop = min(frames, start + READ_AT_ONCE)
             drawings.add(sketch[start:stop], None if shot.labels is None else shot.labels.video[start:stop])
             yield Progress("reading", stop, frames)
 
         # Where no reference shows a background, the paper stays white: cut-outs lie on white instead of the published black.
-        ground = 255 if all(r.alpha is not None for r in shot.references) else 0
-        pictures = [codec.letterbox(r, working, native, ground) for r in shot.references]
-        encoded = [codec.encode_reference(image, lines) for image, lines in pictures]
-        references = torch.cat(encoded, dim=1) if encoded else torch.zeros(1, 0, 4, working.height, working.width)
+        bare = not self.model.draws_lines and all(r.alpha is not None for r in shot.references)
+        pictures = [codec.letterbox(r, working, native, 255 if bare else 0) for r in shot.references]
         whole = {r: pictures[r] for r, reference in enumerate(shot.references) if reference.shows_frame(height, width)}
         finisher = Finisher.of(shot, drawings.labels, FinishOptions(options.lines, options.finish, options.palette))
 
         shown = 0
-        for first, stop, colours in self._sample(drawings, references, whole, options):
+        for first, stop, colours in self._sample(drawings, pictures, whole, options):
             if isinstance(colours, Progress):
                 yield colours
                 continue
@@ -283,15 +269,18 @@ class Colorizer:
                 for i, original in enumerate(originals):
                     cells = colours[drawings.of_frame[shown + i] - first]
                     drawing = drawings.sketches[drawings.of_frame[shown + i]]
-                    flows = [propagation.flows(lines, drawing) for _, lines in whole.values()]
+                    if self.model.draws_lines and options.lines != "model":
+                        cells = _fills(cells, drawing)
+                    flows = [propagation.flows(picture.lines, drawing) for picture in whole.values()]
                     yield Coloured(shown + i, finisher(cells, original, None if areas is None else areas[i], flows))
                     yield Progress("finishing", shown + i + 1, frames)
                 shown = until
 
     def check(self, shot: Shot, options: ColorizeOptions = ColorizeOptions()) -> None:
         """Raise what `stream` would raise for this shot before its work begins: ValueError or MemoryError."""
+        options = options.settled(self.model)
         frames, height, width = shot.sketch.shape[:3]
-        least = self.compression.cell
+        least = self.model.compression.cell
         if min(height, width) < least:
             raise ValueError(f"{shot.name}: sketch is {width}x{height} pixels; give at least {least}x{least}")
         if len(shot.references) > MOST_REFERENCES:
@@ -301,83 +290,121 @@ class Colorizer:
             require_line_art(shot.sketch, shot.name)
 
     def _sample(
-        self, drawings: "_Drawings", references: Tensor, whole: Mapping[int, Picture], options: ColorizeOptions
+        self, drawings: "_Drawings", pictures: Sequence[Picture], whole: Mapping[int, Picture], options: ColorizeOptions
     ) -> Iterator[tuple[int, int, np.ndarray | Progress]]:
         """Colours of drawings first:stop, float (n, y, x, 3), piece by piece; progress on the way.
 
         whole: references that show a whole frame, by index, of which hints are made.
         A piece is run with as many drawings around it as can touch it, so that cutting does not show in the result.
         """
-        total = len(drawings.sketches)
-        grid = Grid(total, drawings.grid.height, drawings.grid.width)
+        model, total = self.model, len(drawings.sketches)
+        native = Clip(total, drawings.working.height, drawings.working.width)
+        work = self._work(native, len(pictures), replace(options, size=min(native.height, native.width)))
         halo = self._halo(options)
-        piece = self._piece(grid, options)
-        stride = total if piece >= total else piece - 2 * halo
+        stride = total if work.piece >= work.grid.frames else work.piece - 2 * halo
         starts = range(0, total, stride)
+        with _running():
+            references = model.encode_references(pictures, drawings.working)
         for number, first in enumerate(starts):
             stop = min(total, first + stride)
             low, high = max(0, first - halo), min(total, stop + halo)
             yield first, stop, Progress("preparing", number, len(starts))
-            layout = TokenLayout(Grid(high - low, grid.height, grid.width), references.shape[1])
-            bits = torch.cat(drawings.bits[low:high])[None]
-            conditions = Conditions(
-                layout,
-                shot_tokens(layout, bits).to(self.device),
-                codec.encode_sketch(np.stack(drawings.sketches[low:high])).to(self.device, self.dtype),
-                references.to(self.device, self.dtype),
-                Rule(options.regime, options.reach),
-                options.execution,
-                low,
-                *self._hints(drawings.sketches[low:high], whole),
-            )
             # Entered anew for each part, since whoever reads this iterator must not be left in inference mode.
             with _running():
-                cache = self.denoiser.prepare(conditions)
+                sketch = model.encode_sketch(np.stack(drawings.padded(low, high)))
+                hints = self._hints(drawings.sketches[low:high], whole)
+                conditions = self._conditions(sketch, references, drawings.bits(low, high), options, low, *hints)
+                cache = model.denoiser.prepare(conditions)
+                noise = model.noise(conditions.layout.grid, options.seed, low).to(model.device, model.dtype)
             yield first, stop, Progress("preparing", number + 1, len(starts))
-            noise = torch.stack([self._noise(options.seed, i, layout.grid) for i in range(low, high)])[None]
-            clean = noise.to(self.device, self.dtype)
-            steps = sample(self.denoiser, clean, cache, Euler(options.steps))
-            for done in range(1, options.steps + 1):
+            steps = sample(model.denoiser, noise, cache, model.solver(options.solver, work.steps, options.seed))
+            latents = noise
+            for done in range(1, work.steps + 1):
                 with _running():
-                    clean = next(steps).latents
-                yield first, stop, Progress("sampling", number * options.steps + done, len(starts) * options.steps)
-            yield first, stop, self.codec.decode(clean)[first - low : stop - low]
+                    latents = next(steps).latents
+                yield first, stop, Progress("sampling", number * work.steps + done, len(starts) * work.steps)
+            with _running():
+                colours = model.decode(latents)
+            yield first, stop, colours[first - low : stop - low]
+
+    def _conditions(
+        self,
+        sketch: Tensor,
+        references: Tensor,
+        bits: Tensor,
+        options: ColorizeOptions,
+        start: int = 0,
+        hints: Tensor | None = None,
+        hint_of: Tensor | None = None,
+    ) -> Conditions:
+        model = self.model
+        patch = model.compression.patch
+        grid = Grid(sketch.shape[1], sketch.shape[3] // patch, sketch.shape[4] // patch)
+        if not model.draws_lines:  # its conditions are pixels
+            grid = Grid(sketch.shape[1], sketch.shape[3] // model.compression.cell, sketch.shape[4] // model.compression.cell)
+        layout = TokenLayout(grid, references.shape[1], text=model.text)
+        conditions = Conditions(
+            layout,
+            shot_tokens(layout, bits).to(model.device),
+            sketch.to(model.device, model.dtype),
+            references.to(model.device, model.dtype),
+            _rule(options),
+            options.execution,
+            start,
+            hints,
+            hint_of,
+        )
+        return model.told(conditions, options.prompt, options.guidance if options.guidance is not None else 1.0)
 
     def _hints(self, drawings: Sequence[np.ndarray], whole: Mapping[int, Picture]) -> tuple[Tensor | None, Tensor | None]:
         """The references that show a whole frame, carried onto each drawing, and which reference each is of."""
-        if not whole or not self.denoiser.config.hints:
+        if not whole or not self.model.hints:
             return None, None
-        made = [np.concatenate([propagation.candidates(*p, drawing) for p in whole.values()]) for drawing in drawings]
+        made = [np.concatenate([propagation.candidates(p.fills, p.lines, d) for p in whole.values()]) for d in drawings]
         of = torch.tensor([list(whole)]).repeat_interleave(propagation.CANDIDATES, dim=1)
-        return codec.encode_hints(np.stack(made)).to(self.device, self.dtype), of.to(self.device)
+        return codec.encode_hints(np.stack(made)).to(self.model.device, self.model.dtype), of.to(self.model.device)
 
-    def _noise(self, seed: int, drawing: int, grid: Grid) -> Tensor:
-        """Noise of one drawing, the same however the shot is cut."""
-        patch, channels = self.denoiser.config.patch, self.denoiser.config.channels
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + drawing) % 2**63)
-        return torch.randn(channels, grid.height * patch, grid.width * patch, generator=generator)
-
-    def _piece(self, grid: Grid, options: ColorizeOptions) -> int:
-        """Drawings run at once, halo included."""
-        if options.reach is None or options.regime == "joint":  # in `joint`, references carry news from any frame to any other
-            return grid.frames
-        return min(grid.frames, max(PIECE_TOKENS // (2 * grid.per_frame), 3 * self._halo(options), 1))
+    def _work(self, shot: Clip, references: int, options: ColorizeOptions) -> Work:
+        """The job as the model sees it. options: settled."""
+        compression = self.model.compression
+        assert options.size is not None
+        assert options.steps is not None
+        working = compression.nearest(shot, options.size)
+        grid, rule = compression.grid(working), _rule(options)
+        piece = grid.frames
+        # In `joint`, references carry news from any frame to any other.
+        if rule.window is not None and rule.regime == "cached" and compression.time == 1:
+            piece = min(piece, max(PIECE_TOKENS // (2 * grid.per_frame), 3 * self._halo(options), 1))
+        return Work(working, grid, piece, references, options.steps, rule, options.guidance or 1.0)
 
     def _halo(self, options: ColorizeOptions) -> int:
         """Drawings to either side that can touch a drawing: the window, once a layer and step."""
-        return (options.reach or 0) * self.denoiser.config.layers * options.steps
+        return (_rule(options).window or 0) * self.model.layers * (options.steps or 1)
 
     def _check_memory(self, shot: Clip, references: int, options: ColorizeOptions) -> None:
-        free = _free_bytes(self.device)
+        free = _free_bytes(self.model.device)
         need = self.need(shot, references, options).memory_bytes
         if free is None or need <= free:
             return
         got = f"the job needs {need / 2**30:.1f} GiB but {free / 2**30:.1f} GiB are free"
-        window = 1 if options.reach is None else min(1, options.reach)
-        for short in range(options.size or self.short_side, self.compression.cell - 1, -self.compression.cell):
+        window = min(1, _rule(options).window or 1) if self.model.defaults.window is not None else "all"
+        least = self.model.compression.cell
+        for short in range(options.size or least, least - 1, -least):
             if self.need(shot, references, replace(options, size=short, window=window)).memory_bytes <= free:
                 raise MemoryError(f"{got}; size {short} with window {window} would fit")
         raise MemoryError(f"{got}; free some, or cut the shot")
+
+
+def _rule(options: ColorizeOptions) -> Rule:
+    window = None if options.window in (None, "all") else int(options.window)
+    return Rule(options.regime or "cached", window)
+
+
+def _fills(picture: np.ndarray, drawing: np.ndarray) -> np.ndarray:
+    """A model's whole picture, float (y, x, 3), without the lines that it drew along those of the sketch (h, w, 3)."""
+    lines = cv2.resize(propagation.darkness(drawing), picture.shape[1::-1], interpolation=cv2.INTER_AREA)
+    image = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return without_lines(image, cv2.dilate(lines, np.ones((3, 3), np.uint8))).astype(np.float32) / 255
 
 
 @contextmanager
@@ -405,15 +432,15 @@ class _Extracted:
 
 
 class _Drawings:
-    """The shot at the working size. A held drawing (on twos, on threes) is kept, and coloured, once."""
+    """The shot at the working size. Where a model takes each drawing alone, one held on twos or threes is coloured once."""
 
-    def __init__(self, working: Clip, grid: Grid, shot: Shot, compression: Compression, cells: CellRule) -> None:
-        self.working, self.grid, self._shot, self._compression = working, grid, shot, compression
+    def __init__(self, working: Clip, shot: Shot, compression: Compression, cells: CellRule) -> None:
+        self.working, self._shot, self._compression = working, shot, compression
         self._cells: CellRule = cells
         self.sketches: list[np.ndarray] = []
-        self.bits: list[Tensor] = []
         self.of_frame: list[int] = []
         self.labels: set[int] = set()
+        self._areas: list[np.ndarray | None] = []  # labels of each drawing
         self._last: np.ndarray | None = None
 
     def add(self, frames: np.ndarray, areas: np.ndarray | None) -> None:
@@ -425,12 +452,27 @@ class _Drawings:
                 area = cv2.resize(np.asarray(areas[i]).astype(np.int32).astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
                 self._check_labels(set(np.unique(areas[i]).tolist()) - self.labels)
             # A coder's noise on a held drawing is a few grey levels; a new drawing moves whole lines.
-            held = bool(self.sketches) and int(cv2.absdiff(frame, self.sketches[-1]).max()) <= 12
+            alone = self._compression.time == 1
+            held = alone and bool(self.sketches) and int(cv2.absdiff(frame, self.sketches[-1]).max()) <= 12
             if not held or (area is not None and self._last is not None and not np.array_equal(area, self._last)):
                 self.sketches.append(frame)
-                self.bits.append(self._bits(area))
+                self._areas.append(area)
             self._last = area
             self.of_frame.append(len(self.sketches) - 1)
+
+    def padded(self, low: int, high: int) -> list[np.ndarray]:
+        """Drawings low:high, the last repeated up to a length that fits."""
+        return _filled_up(self.sketches[low:high], self._compression)
+
+    def bits(self, low: int, high: int) -> Tensor:
+        """References that the tokens of drawings low:high may see, (1, n)."""
+        areas = _filled_up(self._areas[low:high], self._compression)
+        known = [area for area in areas if area is not None]
+        if not known:
+            grid = self._compression.grid(Clip(len(areas), self.working.height, self.working.width))
+            return unlabelled(grid)
+        ids = torch.from_numpy(np.stack(known).astype(np.int64))
+        return label_bits(ids, self._labels_of, self._compression, self._cells)[None]
 
     def _check_labels(self, new: set[int]) -> None:
         count = len(self._shot.references)
@@ -446,32 +488,9 @@ class _Drawings:
     def _labels_of(self, label: int) -> tuple[int, ...]:
         return () if self._shot.labels is None else self._shot.labels.references_of(label)
 
-    def _bits(self, area: np.ndarray | None) -> Tensor:
-        if area is None:
-            return unlabelled(Grid(1, self.grid.height, self.grid.width))[0]
-        ids = torch.from_numpy(area.astype(np.int64))[None]
-        return label_bits(ids, self._labels_of, self._compression, self._cells)
 
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not usable here ({str(error).splitlines()[0]}); use auto or cpu") from error
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name == "auto":
-        fast = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
-        return torch.bfloat16 if fast else torch.float32
-    if name not in known:
-        raise ValueError(f"unknown dtype {name!r}; use auto, {', '.join(known)}")
-    return known[name]
+def _filled_up(items: list, compression: Compression) -> list:
+    return items + items[-1:] * (compression.padded_frames(len(items)) - len(items))
 
 
 def _free_bytes(device: torch.device) -> int | None:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from timecolor import codec, propagation
 from timecolor.correspondence import ALL, label_bits
+from timecolor.denoiser import Picture
 from timecolor.geometry import Clip, Compression
 from timecolor.shapes import Float, Int
 from timecolor.shot import Reference
@@ -142,7 +143,7 @@ def _sample(
     else:
         bits = torch.full((grid.tokens,), ALL)
     seen = [codec.letterbox(p, clip, ground=255 if bare else 0) for p in pictures]
-    encoded = [codec.encode_reference(*picture)[0] for picture in seen]
+    encoded = [codec.encode_reference(picture)[0] for picture in seen]
     hints, hint_of = _hints(pictures, seen, sketch, [] if augment and rng.random() < preset.drop_hints else range(len(seen)))
     return (
         codec.PixelCodec(preset.colour_cell).encode(fills)[0],
@@ -156,11 +157,11 @@ def _sample(
 
 
 def _hints(
-    pictures: list[Reference], seen: list[tuple[np.ndarray, np.ndarray]], sketch: np.ndarray, used: Sequence[int]
+    pictures: list[Reference], seen: list[Picture], sketch: np.ndarray, used: Sequence[int]
 ) -> tuple[np.ndarray, Tensor]:
     """Candidates of the whole-frame references, as `Colorizer` makes them: (t, k, h, w, 4) and (k), filled up with empty ones."""
     whole = [r for r in used if pictures[r].shows_frame(*sketch.shape[1:3])][:WHOLE_FRAMES]
-    made = [np.stack([propagation.candidates(*seen[r], drawing) for drawing in sketch]) for r in whole]
+    made = [np.stack([propagation.candidates(seen[r].fills, seen[r].lines, drawing) for drawing in sketch]) for r in whole]
     missing = WHOLE_FRAMES - len(whole)
     count = propagation.CANDIDATES
     made += [np.zeros((len(sketch), count, *sketch.shape[1:3], 4), np.uint8)] * missing
