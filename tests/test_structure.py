@@ -35,8 +35,7 @@ MAY_IMPORT = {
     "finish": "shapes shot sketch propagation",
     # the façade
     "models": "shapes geometry denoiser toon diffusion weights cogvideox codec",
-    "colorize": "shapes geometry layout correspondence attention denoiser models sampling"
-    " shot sketch codec finish propagation",
+    "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation",
     # files
     "media": "shot",
     "shotfiles": "shot media",

@@ -156,9 +156,7 @@ def _sample(
     )
 
 
-def _hints(
-    pictures: list[Reference], seen: list[Picture], sketch: np.ndarray, used: Sequence[int]
-) -> tuple[np.ndarray, Tensor]:
+def _hints(pictures: list[Reference], seen: list[Picture], sketch: np.ndarray, used: Sequence[int]) -> tuple[np.ndarray, Tensor]:
     """Candidates of the whole-frame references, as `Colorizer` makes them: (t, k, h, w, 4) and (k), filled up with empty ones."""
     whole = [r for r in used if pictures[r].shows_frame(*sketch.shape[1:3])][:WHOLE_FRAMES]
     made = [np.stack([propagation.candidates(seen[r].fills, seen[r].lines, drawing) for drawing in sketch]) for r in whole]
