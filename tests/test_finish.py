@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from timecolor import finish as finish_module
-from timecolor.finish import FinishOptions, finish, palette_of, palettes_of, regions
+from timecolor.finish import FinishOptions, Palette, finish, palette_of, palettes_of, regions
 from timecolor.shot import Labels, Reference, Shot
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -126,7 +126,7 @@ def test_grey_side_of_a_line_is_a_blend():
 def test_pencil_and_cream_paper_keep_their_own_look():
     sketch, fills = drawing((90, 85, 80))
     sketch = np.minimum(sketch, np.array([250, 244, 230], np.uint8))
-    found = finish(cells(fills, 8), sketch, palette=np.array([GREEN, RED, WHITE], np.uint8))
+    found = finish(cells(fills, 8), sketch, palette=Palette(np.array([GREEN, RED, WHITE], np.uint8)))
     inked = (sketch == (90, 85, 80)).all(axis=2)
     assert (found[inked] == sketch[inked]).all()
     assert found[60, 80].tolist() == list(GREEN)
@@ -135,7 +135,7 @@ def test_pencil_and_cream_paper_keep_their_own_look():
 
 def test_no_lines_leaves_no_trace_of_them():
     sketch, fills = drawing()
-    found = finish(cells(fills, 8), sketch, FinishOptions("none", "flat"), np.array([WHITE, RED, GREEN], np.uint8))
+    found = finish(cells(fills, 8), sketch, FinishOptions("none", "flat"), Palette(np.array([WHITE, RED, GREEN], np.uint8)))
     assert {tuple(c) for c in np.unique(found.reshape(-1, 3), axis=0).tolist()} == {WHITE, RED, GREEN}
 
 
@@ -151,7 +151,7 @@ def test_model_lines_are_the_models_picture_resized():
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_flat_regions_are_one_exact_colour(size, noise):
     sketch, fills = drawing()
-    palette = np.array([RED, GREEN, SKIN, WHITE], np.uint8)
+    palette = Palette(np.array([RED, GREEN, SKIN, WHITE], np.uint8))
     found = finish(cells(fills, size, noise), sketch, NO_LINES, palette)
     assert share_right(found, fills) > 0.97
     for area in range(3):
@@ -170,7 +170,7 @@ def test_noise_around_one_colour_is_flat_without_a_palette(noise):
 def test_region_smaller_than_a_cell_gets_its_own_colour():
     fills = box(paper(240, 320, SKIN), 100, 100, 112, 112, BLUE)
     sketch = box(paper(240, 320), 100, 100, 112, 112, BLACK, 1)
-    found = finish(cells(fills, 16), sketch, NO_LINES, np.array([SKIN, BLUE], np.uint8))
+    found = finish(cells(fills, 16), sketch, NO_LINES, Palette(np.array([SKIN, BLUE], np.uint8)))
     assert found[106, 106].tolist() == list(BLUE)
     assert found[130, 130].tolist() == list(SKIN)
 
@@ -180,7 +180,7 @@ def test_gradient_stays_smooth_and_does_not_cross_a_line():
     fills = np.concatenate([ramp, ramp * 0.5 + 60, np.full_like(ramp, 220)], axis=2).astype(np.uint8)
     box(fills, 80, 100, 180, 220, RED)
     sketch = box(paper(240, 320), 80, 100, 180, 220, BLACK, 2)
-    found = finish(cells(fills, 8), sketch, NO_LINES, np.array([RED], np.uint8))
+    found = finish(cells(fills, 8), sketch, NO_LINES, Palette(np.array([RED], np.uint8)))
     outside = regions(sketch) == regions(sketch)[0, 0]
     assert np.abs(found[outside].astype(int) - fills[outside]).mean() < 4
     assert np.abs(np.diff(found[20].astype(int), axis=0)).max() <= 3
@@ -200,7 +200,7 @@ def test_two_tones_without_a_line_between_stay_two_tones():
 
 def test_white_ground_stays_white_beside_noise():
     sketch, fills = drawing()
-    found = finish(cells(fills, 8, 0.02), sketch, palette=np.array([RED, GREEN], np.uint8))
+    found = finish(cells(fills, 8, 0.02), sketch, palette=Palette(np.array([RED, GREEN], np.uint8)))
     assert (found[:30] == 255).all()
 
 
@@ -210,8 +210,8 @@ def test_white_ground_stays_white_beside_noise():
 def test_snap_takes_the_exact_near_colour_and_leaves_a_far_one():
     sketch, fills = drawing()
     near, far = (205, 66, 47), (120, 120, 220)
-    found = finish(cells(fills, 8), sketch, FinishOptions("none", "flat"), np.array([near, far], np.uint8))
-    free = finish(cells(fills, 8), sketch, FinishOptions("none", "flat", "free"), np.array([near, far], np.uint8))
+    found = finish(cells(fills, 8), sketch, FinishOptions("none", "flat"), Palette(np.array([near, far], np.uint8)))
+    free = finish(cells(fills, 8), sketch, FinishOptions("none", "flat", "free"), Palette(np.array([near, far], np.uint8)))
     assert found[120, 150].tolist() == list(near)
     assert (found[60, 80] == free[60, 80]).all()
     assert np.abs(free[60, 80].astype(int) - GREEN).max() <= 3
@@ -223,8 +223,8 @@ def test_region_snaps_only_to_the_palette_of_its_label():
     labels = np.zeros((240, 320), np.uint8)
     labels[100:141, 120:181] = 2
     a, b = (206, 64, 54), (196, 56, 46)
-    palettes = {1: np.array([b], np.uint8), 2: np.array([a], np.uint8)}
-    common = np.array([b, GREEN], np.uint8)
+    palettes = {1: Palette(np.array([b], np.uint8)), 2: Palette(np.array([a], np.uint8))}
+    common = Palette(np.array([b, GREEN], np.uint8))
     found = finish(cells(fills, 8), sketch, NO_LINES, common, labels, palettes)
     assert found[120, 150].tolist() == list(a)
     assert found[60, 80].tolist() == list(GREEN)
@@ -237,27 +237,46 @@ def test_palettes_follow_the_labels_binding():
     labels = Labels(np.zeros((1, 4, 4), np.uint8), {1: (0, 2)})
     found = palettes_of(references, labels, [0, 1, 7])
     assert set(found) == {0, 1}
-    assert found[0].tolist() == [list(RED)]
-    assert sorted(found[1].tolist()) == sorted([list(RED), list(BLUE)])
+    assert found[0].colours.tolist() == [list(RED)]
+    assert sorted(found[1].colours.tolist()) == sorted([list(RED), list(BLUE)])
 
 
 def test_palette_is_the_flat_colours_without_lines_and_matte():
     image = box(box(paper(200, 200, BLACK), 40, 40, 160, 160, GREEN), 80, 80, 120, 120, RED)
     box(image, 40, 40, 160, 160, (30, 20, 10), 2)
-    assert palette_of([Reference(image)]).tolist() == [list(GREEN), list(RED)]
+    assert palette_of([Reference(image)]).colours.tolist() == [list(GREEN), list(RED)]
     alpha = (image.any(axis=2) * 255).astype(np.uint8)
-    assert palette_of([Reference(image, alpha)]).tolist() == [list(GREEN), list(RED)]
+    assert palette_of([Reference(image, alpha)]).colours.tolist() == [list(GREEN), list(RED)]
 
 
 def test_palette_survives_compression_and_a_painting_has_none():
     _, fills = drawing()
     noise = np.random.default_rng(0).normal(0, 0.7, fills.shape)
-    found = palette_of([Reference(np.clip(np.round(fills + noise), 0, 255).astype(np.uint8))])
+    found = palette_of([Reference(np.clip(np.round(fills + noise), 0, 255).astype(np.uint8))]).colours
     assert len(found) == 3
     assert all(np.abs(found.astype(int) - colour).max(axis=1).min() <= 2 for colour in (WHITE, GREEN, RED))
     ramp = np.linspace(40, 220, 240)[:, None, None].repeat(320, axis=1) * np.array([0.6, 0.8, 1.0])
-    assert palette_of([Reference(ramp.astype(np.uint8))]).shape == (0, 3)
-    assert palette_of([]).shape == (0, 3)
+    assert palette_of([Reference(ramp.astype(np.uint8))]).colours.shape == (0, 3)
+    assert palette_of([]).colours.shape == (0, 3)
+
+
+def test_references_that_are_flat_all_over_make_every_region_flat():
+    sketch, fills = drawing()
+    flat = palette_of([Reference(fills)])
+    assert flat.complete
+    doubtful = cells(fills, 8)
+    doubtful[: len(doubtful) // 2] = 0.7 * doubtful[: len(doubtful) // 2] + 0.3  # the model pales towards the top
+    found = finish(doubtful, sketch, NO_LINES, flat)
+    spread = finish(doubtful, sketch, NO_LINES, Palette(flat.colours))
+    assert len(np.unique(found.reshape(-1, 3), axis=0)) <= 4 < len(np.unique(spread.reshape(-1, 3), axis=0))
+
+
+def test_a_reference_with_a_gradient_is_not_flat_all_over():
+    _, fills = drawing()
+    shaded = fills.astype(float)
+    shaded[120:] -= np.linspace(0, 60, 120)[:, None, None]
+    assert not palette_of([Reference(np.clip(shaded, 0, 255).astype(np.uint8))]).complete
+    assert not palette_of([]).complete
 
 
 # Odd input
@@ -268,7 +287,9 @@ def test_palette_survives_compression_and_a_painting_has_none():
 def test_blank_and_black_and_tiny_sketches_work(size, tone):
     colours = np.full((12, 20, 3), np.array(SKIN) / 255, np.float32)
     for lines, fill in product(("keep", "none", "model"), ("flat", "smooth", "auto")):
-        found = finish(colours, np.full((*size, 3), tone, np.uint8), FinishOptions(lines, fill), np.array([SKIN], np.uint8))
+        found = finish(
+            colours, np.full((*size, 3), tone, np.uint8), FinishOptions(lines, fill), Palette(np.array([SKIN], np.uint8))
+        )
         assert found.shape == (*size, 3)
         assert found.dtype == np.uint8
         black = tone == 0 and lines == "keep"

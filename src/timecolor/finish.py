@@ -15,7 +15,7 @@ import numpy as np
 
 from timecolor.propagation import warp
 from timecolor.shot import Labels, Reference, Shot
-from timecolor.sketch import without_lines
+from timecolor.sketch import reference_lines, without_lines
 
 Lines = Literal["keep", "model", "none"]
 Fill = Literal["flat", "smooth", "auto"]
@@ -66,23 +66,24 @@ VARIES, VARIES_NOISE = 2.5, 2.8
 STRAY_VARIES, STRAY_NOISE = 1.0, 1.5
 # Levels by which the model's colours and a plate may differ, cell by cell, to be fully the same, and from which they are not.
 SAME, OTHER = 6.0, 16.0
-# A reference with less than this share of flat colours is painted and has no palette.
+# A reference with less than this share of flat colours is painted and has no palette; from this share on it is flat all over.
 FLAT_ART = 0.15
+COMPLETE = 0.9
 
 
 def finish(
     colours: np.ndarray,
     sketch: np.ndarray,
     options: FinishOptions = DEFAULT,
-    palette: np.ndarray | None = None,
+    palette: "Palette | None" = None,
     labels: np.ndarray | None = None,
-    palettes: Mapping[int, np.ndarray] | None = None,
+    palettes: "Mapping[int, Palette] | None" = None,
     plates: Sequence["Plate"] = (),
 ) -> np.ndarray:
     """The final frame, uint8 (h, w, 3).
 
     colours: float (h', w', 3) in [0, 1], any size; fills as if no lines were there. sketch: uint8 (h, w, 3).
-    palette: uint8 (k, 3); None = not known; k = 0 = the references are painted. labels: integers (h, w), None = none.
+    palette: of all references, None = not known. labels: integers (h, w), None = none.
     palettes: label -> its palette; a region of a label named here snaps to that palette alone, any other to `palette`.
     plates: pictures that show the place; where the fills agree with one, its detail is taken.
     """
@@ -96,11 +97,13 @@ def finish(
     bound = list(_bound(areas, cells.areas, palette, labels, palettes or {}))
     stray, painted = np.zeros(cells.areas, bool), np.zeros(cells.areas, bool)
     for mine, known in bound:
-        painted[mine] = not len(known)
+        painted[mine] = not len(known.colours)
     found, blur = cells.unmix(painted)
-    flat = _uint8(found)
+    flat, sure = _uint8(found), np.zeros(cells.areas, bool)
     for mine, known in bound:
-        snapped, stray[mine] = _snap(flat[mine], known)
+        snapped, stray[mine] = _snap(flat[mine], known.colours)
+        if known.complete:
+            stray[mine], sure[mine] = False, True
         if options.palette == "snap":
             flat[mine] = snapped
     fills = flat[areas]
@@ -108,6 +111,7 @@ def finish(
     if options.fill == "auto":
         shading = cells.shading(found, blur)
         varying = shading.varying(stray, painted)
+        varying = varying[~sure[varying]]  # where references are flat all over, what varies is the model's doubt
         shading.paint(fills, areas, varying)
         loose[varying] = True
     elif options.fill == "smooth":
@@ -116,6 +120,17 @@ def finish(
     if plates and options.fill != "flat":
         _take_detail(fills, np.clip(colours, 0, 1), plates, loose[areas], labels)
     return fills if options.lines == "none" else ink.over(fills)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Palette:
+    """Flat colours of references, uint8 (k, 3), largest area first; k = 0 = they are painted.
+
+    complete: hardly anything in the references has another colour, so whatever they colour has one of these.
+    """
+
+    colours: np.ndarray
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,8 +162,8 @@ class Finisher:
     """
 
     options: FinishOptions
-    palette: np.ndarray | None
-    palettes: Mapping[int, np.ndarray] | None
+    palette: Palette | None
+    palettes: Mapping[int, Palette] | None
     plates: Sequence[Plate]
 
     @staticmethod
@@ -226,14 +241,17 @@ def regions(sketch: np.ndarray) -> np.ndarray:
     return _regions(_Ink.of(sketch).opacity)
 
 
-def palette_of(references: Sequence[Reference]) -> np.ndarray:
-    """The flat colours in the references, uint8 (k, 3), largest area first.
+def palette_of(references: Sequence[Reference]) -> Palette:
+    """The flat colours in the references.
 
     Lines, anti-aliasing and gradients are left out, and so is a painted reference, where hardly anything is flat.
     """
     counts: dict[tuple[int, ...], int] = {}
+    complete = bool(references)
     for reference in references:
-        for colour, count in _flat_colours(reference):
+        found, covered = _flat_colours(reference)
+        complete &= covered >= COMPLETE
+        for colour, count in found:
             counts[colour] = max(counts.get(colour, 0), count)
     ranked = np.array(sorted(counts, key=lambda colour: (-counts[colour], colour)), np.uint8).reshape(-1, 3)
     lab = _lab(ranked)
@@ -241,10 +259,10 @@ def palette_of(references: Sequence[Reference]) -> np.ndarray:
     for i in range(len(ranked)):
         if not kept or np.linalg.norm(lab[kept] - lab[i], axis=1).min() > 2:
             kept.append(i)
-    return ranked[kept]
+    return Palette(ranked[kept], complete)
 
 
-def palettes_of(references: Sequence[Reference], labels: Labels, present: Iterable[int]) -> dict[int, np.ndarray]:
+def palettes_of(references: Sequence[Reference], labels: Labels, present: Iterable[int]) -> dict[int, Palette]:
     """For each label present: the palette of the references that may colour it."""
     bound = {label: [r for r in labels.references_of(label) if 0 <= r < len(references)] for label in present}
     return {label: palette_of([references[r] for r in indices]) for label, indices in bound.items() if indices}
@@ -278,8 +296,8 @@ def _snap(colours: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _bound(
-    areas: np.ndarray, count: int, palette: np.ndarray | None, labels: np.ndarray | None, palettes: Mapping[int, np.ndarray]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    areas: np.ndarray, count: int, palette: Palette | None, labels: np.ndarray | None, palettes: Mapping[int, Palette]
+) -> Iterator[tuple[np.ndarray, Palette]]:
     """Regions (indices) with the palette they may snap to. A region belongs to the label that most of it lies in."""
     if labels is None:
         values, own = np.zeros(1, np.int64), np.zeros(count, np.int64)
@@ -293,8 +311,8 @@ def _bound(
             yield np.flatnonzero(own == i), known
 
 
-def _flat_colours(reference: Reference) -> list[tuple[tuple[int, ...], int]]:
-    """Colours of a reference's flat areas with their pixel counts; none of a painted reference."""
+def _flat_colours(reference: Reference) -> tuple[list[tuple[tuple[int, ...], int]], float]:
+    """Colours of a reference's flat areas with their pixel counts, none of a painted one; the share of its paint that has them."""
     image = reference.image
     h, w = image.shape[:2]
     # A window wider than a line: lines and their anti-aliasing are nowhere flat in it.
@@ -304,13 +322,26 @@ def _flat_colours(reference: Reference) -> list[tuple[tuple[int, ...], int]]:
     shown = np.ones((h, w), bool) if reference.alpha is None else reference.alpha > 250
     if reference.alpha is None and _on_black(image):
         shown = image.any(axis=2)
-    flat &= cv2.erode(np.asarray(shown, np.uint8), window, borderType=cv2.BORDER_REPLICATE) > 0
+    inside = cv2.erode(np.asarray(shown, np.uint8), window, borderType=cv2.BORDER_REPLICATE) > 0
+    flat &= inside
     packed, counts = np.unique(image[flat].astype(np.int64) @ np.array([65536, 256, 1]), return_counts=True)
     order = np.argsort(-counts, kind="stable")[:4096]
     counts = counts[order]
     colours = np.stack([packed[order] >> 16, packed[order] >> 8 & 255, packed[order] & 255], axis=1).astype(np.uint8)
     found = _peaks(colours, counts, max(12.0, 2e-5 * h * w))
-    return found if sum(count for _, count in found) > FLAT_ART * shown.sum() else []
+    if sum(count for _, count in found) <= FLAT_ART * shown.sum():
+        return [], 0.0
+    # Lines are neither paint nor proof of it; a few thousand places tell the rest.
+    scale = min(1.0, 360 / max(h, w))
+    size = max(1, round(w * scale)), max(1, round(h * scale))
+    small, there = (cv2.resize(x, size, interpolation=cv2.INTER_NEAREST) for x in (image, inside.astype(np.uint8)))
+    lines = reference_lines(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    paint = small[(there > 0) & (cv2.dilate(lines, np.ones((3, 3), np.uint8)) < 40)]
+    if not len(paint):
+        return found, 0.0
+    known = _lab(np.array([colour for colour, _ in found], np.uint8))
+    near = np.linalg.norm(_lab(paint)[:, None] - known[None], axis=2).min(axis=1) < 3
+    return found, float(near.mean())
 
 
 def _on_black(image: np.ndarray) -> bool:
