@@ -6,10 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from timecolor import weights
 from timecolor.rope import Rope
 from timecolor.toon import Toon, ToonConfig
+
+settings.register_profile("shared", deadline=None)  # a busy machine is no failure
+settings.load_profile("shared")
 
 TINY = ToonConfig(width=32, layers=2, heads=2, rope=Rope(base=(8, 8), ranked=False, dims=(4, 6, 6), theta=100.0, periods=(4, 8)))
 

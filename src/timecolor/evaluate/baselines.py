@@ -1,12 +1,71 @@
-"""What costs nothing: results that a model has to beat."""
+"""What a model has to beat: four ways to colour a shot without training, each through the finish stage that the model has.
+
+copy: a reference as it stands. flow: references warped along optical flow between drawings. analogy: patches of a reference's
+line art sought in the drawing. segments: closed regions of the drawing matched to those of a reference. `copy_baseline` is the
+bare picture, pasted.
+
+All are given what the model is given: the sketch, the references, and the labels where the shot has any. A label without a
+reference, and what no reference shows, stays white paper.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 
-from timecolor.shapes import UInt8
+from timecolor import codec, finish, propagation
+from timecolor.finish import Finisher, FinishOptions
+from timecolor.geometry import Clip, Compression
+from timecolor.shapes import Bool, Float, UInt8
 from timecolor.shot import Reference, Shot
+from timecolor.sketch import without_lines
+
+BaselineName = Literal["copy", "flow", "analogy", "segments"]
+BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 
 PAPER = 255
+READ_AT_ONCE = 8  # native frames held in memory
+
+SMALLEST = 64  # px, below which OpenCV seeks no flow
+PLATE_SIDE = 160  # the model's short side, at which the finish is told where plates lie
+INK = 64  # a line pixel is darker than this
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """What a baseline made of a shot. frames: uint8 (t, h, w, 3), at the sketch's size. seconds: all work, reading included."""
+
+    frames: UInt8[np.ndarray, "t h w 3"]
+    seconds: float
+
+
+def baseline(name: str, shot: Shot, options: FinishOptions = finish.DEFAULT) -> Made:
+    """Colour a shot without a model.
+
+    Raises ValueError for an unknown name, a shot without references, and a label whose reference is not there.
+    """
+    if name not in _METHODS:
+        raise ValueError(f"unknown baseline {name!r}; use one of {', '.join(BASELINES)}")
+    if not shot.references:
+        raise ValueError(f"{shot.name}: no reference to take colours from; give at least one")
+    started = time.perf_counter()
+    method, side = _METHODS[name]
+    scene = _Scene.of(shot, side)
+    finisher = Finisher.of(shot, scene.labels, options)
+    made, drawing = [], -1
+    colours = method(scene)
+    cells, flows = np.zeros(0), []
+    for start in range(0, len(scene.of_frame), READ_AT_ONCE):
+        for i, sketch in enumerate(shot.sketch[start : start + READ_AT_ONCE], start):
+            while drawing < scene.of_frame[i]:
+                cells, drawing = next(colours), drawing + 1
+                flows = scene.plate_flows(scene.drawings[drawing])
+            areas = None if shot.labels is None else np.asarray(shot.labels.video[i : i + 1])[0]
+            made.append(finisher(cells, sketch, areas, flows))
+    return Made(np.stack(made), time.perf_counter() - started)
 
 
 def copy_baseline(shot: Shot) -> UInt8[np.ndarray, "t h w 3"]:
@@ -40,3 +99,708 @@ def _rank(reference: Reference) -> int:
         return 0
     opaque = reference.alpha is None or bool((reference.alpha == 255).all())
     return 1 if opaque and reference.role is None else 2
+
+
+# ---------------------------------------------------------------- a shot at the working size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Picture:
+    """A reference at the working size, letterboxed.
+
+    fills: uint8 (h, w, 3), its colours without its lines, going on beyond what is known. lines: uint8 (h, w), their darkness.
+    shown: bool (h, w), where it shows anything. known: bool (h, w), where its colours may be taken. whole: it shows the whole
+    frame. index: which reference it is.
+    """
+
+    fills: np.ndarray
+    lines: np.ndarray
+    shown: np.ndarray
+    known: np.ndarray
+    whole: bool
+    index: int
+
+    @staticmethod
+    def of(reference: Reference, index: int, working: Clip, native: Clip, on_paper: bool) -> "_Picture":
+        """on_paper: the white around it counts as shown, since nothing else tells what is there."""
+        whole = reference.shows_frame(native.height, native.width)
+        boxed = codec.letterbox(reference, working, native, PAPER)
+        plain = replace(reference, image=np.full_like(reference.image, 255))
+        shown = codec.letterbox(plain, working, native, 0).image[..., 0] > 127
+        known = shown | on_paper
+        fills = without_lines(boxed.fills, np.zeros_like(boxed.lines), np.where(known, np.uint8(255), np.uint8(0)))
+        return _Picture(fills, boxed.lines, shown, known, whole, index)
+
+
+def _cut_from_black(reference: Reference, frame: Clip) -> Reference:
+    """A cut-out that stands on black, with that black as its alpha; any other reference as it is."""
+    if reference.alpha is not None or reference.shows_frame(frame.height, frame.width):
+        return reference
+    lit = (reference.image.max(axis=2) > 8).astype(np.uint8)
+    rim = np.concatenate([lit[0], lit[-1], lit[:, 0], lit[:, -1]])
+    if rim.mean() > 0.5 or not lit.any():
+        return reference
+    # Black inside it is paint: only what is joined to the rim is ground.
+    count, parts = cv2.connectedComponents(cv2.copyMakeBorder(1 - lit, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1), connectivity=4)
+    assert count > 1
+    ground = parts[1:-1, 1:-1] == parts[0, 0]
+    return replace(reference, alpha=np.where(ground, np.uint8(0), np.uint8(255)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawing:
+    """A drawing at the working size. sketch: uint8 (h, w, 3). ink: uint8 (h, w), darkness of its lines. areas: labels (h, w)."""
+
+    sketch: np.ndarray
+    ink: np.ndarray
+    areas: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scene:
+    """A shot at the working size. A held drawing is kept once; of_frame: drawing of each frame. labels: those present."""
+
+    shot: Shot
+    pictures: Sequence[_Picture]
+    drawings: list[_Drawing] = field(default_factory=list)
+    of_frame: list[int] = field(default_factory=list)
+    labels: set[int] = field(default_factory=set)
+
+    @staticmethod
+    def of(shot: Shot, short_side: int) -> "_Scene":
+        frames, height, width = shot.sketch.shape[:3]
+        native = Clip(frames, height, width)
+        # Never larger than the sketch, and never smaller than what flow can be sought in.
+        working = Compression(time=1, space=4, patch=2).nearest(native, max(SMALLEST, min(short_side, height, width)))
+        cut_outs = [_cut_from_black(r, native) for r in shot.references]
+        on_paper = shot.labels is None and all(r.alpha is not None for r in cut_outs)
+        scene = _Scene(shot, [_Picture.of(r, i, working, native, on_paper) for i, r in enumerate(cut_outs)])
+        for start in range(0, frames, READ_AT_ONCE):
+            read = slice(start, min(frames, start + READ_AT_ONCE))
+            areas = None if shot.labels is None else np.asarray(shot.labels.video[read]).astype(np.int32)
+            for i, sketch in enumerate(codec.shrink(shot.sketch[read], working)):
+                scene._add(sketch, None if areas is None else areas[i])
+        return scene
+
+    def _add(self, sketch: np.ndarray, areas: np.ndarray | None) -> None:
+        if areas is not None:
+            self._check(set(np.unique(areas).tolist()) - self.labels)
+            size = (sketch.shape[1], sketch.shape[0])
+            areas = cv2.resize(areas.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(np.int32)
+        last = self.drawings[-1] if self.drawings else None
+        # A coder's noise on a held drawing is a few grey levels; a new drawing moves whole lines.
+        held = last is not None and int(cv2.absdiff(sketch, last.sketch).max()) <= 12
+        if last is None or not held or not _alike(areas, last.areas):
+            self.drawings.append(_Drawing(sketch, _ink(sketch), areas))
+        self.of_frame.append(len(self.drawings) - 1)
+
+    def _check(self, new: set[int]) -> None:
+        for label in sorted(new):
+            missing = [r for r in self.references_of(label) if not 0 <= r < len(self.pictures)]
+            if missing:
+                raise ValueError(
+                    f"{self.shot.name}: label {label} would take reference {missing[0]} but there are {len(self.pictures)} "
+                    "(counted from 0); give it one in Labels.references, or () for none"
+                )
+        self.labels.update(new)
+
+    def references_of(self, label: int) -> tuple[int, ...]:
+        return () if self.shot.labels is None else self.shot.labels.references_of(label)
+
+    def plate_flows(self, drawing: _Drawing) -> list[list[np.ndarray]]:
+        """Flows onto a drawing from each picture of a whole frame, as the finish of the model's colours is given them."""
+        h, w = drawing.ink.shape
+        scale = min(1.0, PLATE_SIDE / min(h, w))
+        size = round(w * scale), round(h * scale)
+        lines = [cv2.resize(p.lines, size, interpolation=cv2.INTER_AREA) for p in self.pictures if p.whole]
+        sketch = cv2.resize(drawing.sketch, size, interpolation=cv2.INTER_AREA)
+        return [propagation.flows(own, sketch) for own in lines]
+
+    def area(self, drawing: _Drawing, picture: _Picture) -> Bool[np.ndarray, "h w"]:
+        """Where a picture may colour a drawing."""
+        if drawing.areas is None:
+            return np.ones(drawing.ink.shape, bool)
+        mine = [label for label in self.labels if picture.index in self.references_of(label)]
+        return np.isin(drawing.areas, mine)
+
+    def view(self, drawing: _Drawing, picture: _Picture) -> UInt8[np.ndarray, "h w"]:
+        """The ink that belongs to what a picture may colour: lines of its areas, with those at their rim."""
+        if drawing.areas is None:
+            return drawing.ink
+        reach = max(1, round(min(drawing.ink.shape) / 80))
+        near = cv2.dilate(self.area(drawing, picture).astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+        return drawing.ink * near
+
+
+def _alike(areas: np.ndarray | None, others: np.ndarray | None) -> bool:
+    return areas is others if areas is None or others is None else np.array_equal(areas, others)
+
+
+def _ink(sketch: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+    """Darkness of the lines, 0 = paper, whatever its tone, 255 = what the darkest lines reach: shrinking greys thin ones."""
+    dark = propagation.darkness(sketch).astype(np.float32)
+    dark = np.maximum(dark - np.median(dark), 0)
+    inked = dark[dark > 24]
+    return np.clip(dark * (255 / max(float(np.percentile(inked, 90)), 48.0) if inked.size else 1.0), 0, 255).astype(np.uint8)
+
+
+def _distance(lines: np.ndarray, far: float) -> Float[np.ndarray, "h w"]:
+    """Pixels to the nearest line, at most `far`."""
+    found = (lines > INK).astype(np.uint8)
+    if not found.any():
+        return np.full(lines.shape, far, np.float32)
+    return np.minimum(cv2.distanceTransform(1 - found, cv2.DIST_L2, 5), far)
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    """left, top, width, height of what is set; None where nothing is."""
+    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
+    return (x, y, w, h) if w else None
+
+
+# ---------------------------------------------------------------- copy
+
+
+def _copy(scene: _Scene) -> Iterator[np.ndarray]:
+    """Each area takes what the first of its references shows at that place; plates and frames come before cut-outs."""
+    ranked = sorted(scene.pictures, key=lambda picture: _rank(scene.shot.references[picture.index]))
+    for drawing in scene.drawings:
+        colours = np.full((*drawing.ink.shape, 3), PAPER, np.uint8)
+        left = np.ones(drawing.ink.shape, bool)
+        for picture in ranked:
+            mine = left & picture.shown & scene.area(drawing, picture)
+            colours[mine] = picture.fills[mine]
+            left &= ~mine
+        yield colours / np.float32(255)
+
+
+# ---------------------------------------------------------------- flow
+
+
+FLOW_SIDE = 200
+FINE, WIDE = 1.5, 6.0  # blurs of lines whose flow is sought, in pixels
+FAR = 8.0  # distances to lines count up to so many pixels of a 160-line picture
+AROUND = 6.0  # what "around a pixel" is, in the same
+WHOLE = 0.3  # weight of the whole picture's misfit beside what is around a pixel
+
+
+def _flow(scene: _Scene) -> Iterator[np.ndarray]:
+    """Pictures warped onto each drawing, directly and through the drawings between, as fits best by the lines.
+
+    Where several pictures may colour an area, each pixel takes the one whose lines fit best around it. A cut-out or sheet starts
+    from where its box lies on the ink of its area, or as it stands.
+    """
+    used = _flowing(scene)
+    tracks = [_Track.of(scene, picture) for picture in used]
+    for t, drawing in enumerate(scene.drawings):
+        colours = np.full((*drawing.ink.shape, 3), PAPER, np.uint8)
+        best = np.full(drawing.ink.shape, np.inf, np.float32)
+        for picture, track in zip(used, tracks, strict=True):
+            nearer = scene.area(drawing, picture) & (track.misfits[t] < best)
+            best[nearer] = track.misfits[t][nearer]
+            colours[nearer] = propagation.warp(picture.fills, track.fields[t])[nearer]
+        yield colours / np.float32(255)
+
+
+def _flowing(scene: _Scene) -> list[_Picture]:
+    """Pictures with a place in the frame: whole ones, and others where labels or the lack of whole ones tell where they go."""
+    whole = [picture for picture in scene.pictures if picture.whole]
+    return list(scene.pictures) if scene.shot.labels is not None or not whole else whole
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Track:
+    """A picture followed through the drawings: its flow onto each, (h, w, 2), and how badly its lines fit there, (h, w)."""
+
+    fields: list[np.ndarray]
+    misfits: list[np.ndarray]
+
+    @staticmethod
+    def of(scene: _Scene, picture: _Picture) -> "_Track":
+        views = [scene.view(drawing, picture) for drawing in scene.drawings]
+        starts = [_fittest(picture.lines, view, _places(picture, view)) for view in views]
+        # Nothing says which moment a picture is of: it is followed from where its lines fit best as they are.
+        anchor = int(np.argmin([misfit.mean() for _, misfit in starts]))
+        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for t in [*range(anchor, len(views)), *range(anchor - 1, -1, -1)]:
+            tried = _carried(picture.lines, views[t], starts[t][0])
+            before = t - 1 if t > anchor else t + 1
+            if before in found:
+                still = np.zeros_like(starts[t][0])
+                link, _ = _fittest(views[before], views[t], _carried(views[before], views[t], still))
+                chained = link + propagation.warp(found[before][0], link)
+                tried += [chained, _refined(picture.lines, views[t], chained, FINE)]
+            found[t] = _fittest(picture.lines, views[t], tried)
+        return _Track(*(list(part) for part in zip(*(found[t] for t in range(len(views))), strict=True)))
+
+
+def _places(picture: _Picture, view: np.ndarray) -> list[np.ndarray]:
+    """Flows, (h, w, 2), to start from: as the picture stands, and, for what is no whole frame, box on box."""
+    h, w = view.shape
+    still = np.zeros((h, w, 2), np.float32)
+    target, source = _box(view > INK), _box(picture.shown)
+    if picture.whole or target is None or source is None:
+        return [still]
+    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+    to_x = (x - target[0]) * (source[2] / target[2]) + source[0]
+    to_y = (y - target[1]) * (source[3] / target[3]) + source[1]
+    return [still, np.dstack([to_x - x, to_y - y]).astype(np.float32)]
+
+
+def _carried(lines: np.ndarray, view: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
+    """Flows of lines onto a drawing's: none, the near one, and the wide one made exact."""
+    wide = _refined(lines, view, start, WIDE)
+    return [start, _refined(lines, view, start, FINE), _refined(lines, view, wide, FINE)]
+
+
+def _refined(lines: np.ndarray, view: np.ndarray, known: np.ndarray, blur: float) -> np.ndarray:
+    """A flow, and what is still to go after it."""
+    step = propagation.line_flow(propagation.warp(lines, known), view, blur)
+    return step + propagation.warp(known, step)
+
+
+def _fittest(lines: np.ndarray, view: np.ndarray, tried: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The flow that lays the lines best on a drawing's, and how far they lie apart then, both ways: 0 = on one another.
+
+    The misfit (h, w) is of what is around each pixel, and a share of the whole picture's.
+    """
+    unit = min(view.shape) / 160
+    far, to_view = FAR * unit, _distance(view, FAR * unit)
+    best, least, apart = tried[0], np.inf, np.zeros_like(to_view)
+    for known in tried:
+        warped = propagation.warp(lines, known)
+        off = ((warped > INK) * to_view + (view > INK) * _distance(warped, far)) / np.float32(far)
+        if off.mean() < least:
+            best, least, apart = known, float(off.mean()), off
+    return best, cv2.GaussianBlur(apart, (0, 0), AROUND * unit) + np.float32(WHOLE * least)
+
+
+# ---------------------------------------------------------------- analogy
+
+
+PATCH_SIDE = 160
+STRIDE = 2  # pixels between the places that are matched
+COARSE = 2  # of which every so-manyth is matched to every such key first
+ROUNDS = 2
+RINGS = (2, 5, 9, 16, 26)  # radii, in pixels of a 160-line picture, around a place whose distances to lines describe it
+PLACE, PLACE_LOOSE = 3.0, 0.3  # weights of a place in the frame, and in the box of a cut-out
+MARGIN = 16  # px around a cut-out
+SCALES = (1.0, 0.7, 1.4)  # of a cut-out, against the size that labels suggest
+
+
+def _analogy(scene: _Scene) -> Iterator[np.ndarray]:
+    """Patches of each drawing's lines are sought among those of the references, and the found places vote on the colours.
+
+    PatchMatch (Barnes et al. 2009) on descriptors of line art, from an exhaustive search of every fourth pixel; votes as in image
+    analogies (Hertzmann et al. 2001) and patch synthesis (Wexler et al. 2007).
+    """
+    sources = [_Patches.of(scene, picture) for picture in scene.pictures]
+    rng = np.random.default_rng(0)
+    for drawing in scene.drawings:
+        h, w = drawing.ink.shape
+        grid = np.mgrid[0:h:STRIDE, 0:w:STRIDE] + STRIDE // 2
+        cost = np.full(grid.shape[1:], np.inf, np.float32)
+        colours = np.full((*grid.shape[1:], 3), float(PAPER), np.float32)
+        for picture, source in zip(scene.pictures, sources, strict=True):
+            mine = scene.area(drawing, picture)[grid[0], grid[1]]
+            box = _box(mine)
+            if box is None or not len(source.coarse):
+                continue
+            part = np.s_[box[1] : box[1] + box[3], box[0] : box[0] + box[2]]
+            found, error = source.match(scene, drawing, picture, grid[:, *part], rng)
+            nearer = mine[part] & (error < cost[part])
+            cost[part][nearer] = error[nearer]
+            colours[part][nearer] = source.vote(found, error, mine[part])[nearer]
+        yield colours / np.float32(255)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Patches:
+    """A reference's places, at several scales and mirrored, one picture after another.
+
+    keys: float32 (n, d), described. colours: float32 (n, 3). usable: bool (n,), a place whose colour may be taken. base, heights,
+    widths: where each variant starts, and its size. coarse: (m,), the places that are searched exhaustively.
+    """
+
+    keys: np.ndarray
+    colours: np.ndarray
+    usable: np.ndarray
+    base: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    coarse: np.ndarray
+
+    @staticmethod
+    def of(scene: _Scene, picture: _Picture) -> "_Patches":
+        unit = min(picture.lines.shape) / 160
+        keys, colours, usable, sizes, coarse = [], [], [], [], []
+        base = 0
+        for fills, lines, shown in _variants(scene, picture):
+            h, w = lines.shape
+            where = _where(shown, picture.whole)
+            keys.append(np.concatenate([_described(lines, unit), where], axis=2).reshape(h * w, -1))
+            colours.append(fills.reshape(-1, 3).astype(np.float32))
+            usable.append(shown.ravel())
+            step = STRIDE * COARSE
+            y, x = np.mgrid[step // 2 : h : step, step // 2 : w : step].reshape(2, -1)
+            at = y * w + x
+            at = at[shown.ravel()[at]]
+            coarse.append(base + (at if len(at) else np.flatnonzero(shown)))
+            sizes.append((base, h, w))
+            base += h * w
+        starts, heights, widths = np.array(sizes).reshape(-1, 3).T
+        return _Patches(
+            np.concatenate(keys), np.concatenate(colours), np.concatenate(usable), starts, heights, widths, np.concatenate(coarse)
+        )
+
+    def match(
+        self, scene: _Scene, drawing: _Drawing, picture: _Picture, grid: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """For each place of the grid, the reference's place that is most like it, and how far it is from being so."""
+        unit = min(drawing.ink.shape) / 160
+        where = _where(scene.area(drawing, picture), picture.whole)
+        described = np.concatenate([_described(scene.view(drawing, picture), unit), where], axis=2)
+        queries = described[grid[0], grid[1]]
+        rows, columns = grid.shape[1:]
+        middle = COARSE // 2 if min(rows, columns) > COARSE // 2 else 0
+        few = queries[middle::COARSE, middle::COARSE]
+        found = self._nearest(few.reshape(-1, few.shape[2])).reshape(few.shape[:2])
+        y = np.minimum(np.arange(rows) // COARSE, few.shape[0] - 1)
+        x = np.minimum(np.arange(columns) // COARSE, few.shape[1] - 1)
+        at = found[y[:, None], x[None]]
+        # A neighbour's match, moved by as much as the neighbour is away.
+        dy, dx = np.arange(rows) - y * COARSE - middle, np.arange(columns) - x * COARSE - middle
+        at = self._moved(at, dy[:, None] * STRIDE, dx * STRIDE)
+        error = self._error(queries, at)
+        for _ in range(ROUNDS):
+            for step in (3, 1):
+                for dy, dx in ((0, step), (0, -step), (step, 0), (-step, 0)):
+                    # The match of the place (dy, dx) away.
+                    other = np.roll(at, (-dy, -dx), (0, 1))
+                    at, error = self._better(queries, at, error, self._moved(other, -dy * STRIDE, -dx * STRIDE))
+            for reach in (16, 4):
+                off = rng.integers(-reach, reach + 1, (2, rows, columns))
+                at, error = self._better(queries, at, error, self._moved(at, off[0], off[1]))
+        return at, error
+
+    def _nearest(self, queries: np.ndarray) -> np.ndarray:
+        keys = self.keys[self.coarse]
+        half = (keys**2).sum(axis=1) / 2
+        best = [
+            self.coarse[(part @ keys.T - half).argmax(axis=1)] for part in np.array_split(queries, max(1, len(queries) // 512))
+        ]
+        return np.concatenate(best)
+
+    def _moved(self, at: np.ndarray, dy: np.ndarray | int, dx: np.ndarray | int) -> np.ndarray:
+        """Places (dy, dx) further in the same variant, -1 where that is outside it or where nothing is shown."""
+        variant = np.searchsorted(self.base, np.maximum(at, 0), side="right") - 1
+        width, start = self.widths[variant], self.base[variant]
+        y, x = np.divmod(at - start, width)
+        y, x = y + dy, x + dx
+        there = start + y * width + x
+        inside = (at >= 0) & (y >= 0) & (x >= 0) & (y < self.heights[variant]) & (x < width)
+        there = np.where(inside, there, 0)
+        return np.where(inside & self.usable[there], there, -1)
+
+    def _error(self, queries: np.ndarray, at: np.ndarray) -> np.ndarray:
+        error = ((queries - self.keys[at]) ** 2).sum(axis=2)
+        return np.where(at >= 0, error, np.float32(1e6))
+
+    def _better(self, queries: np.ndarray, at: np.ndarray, error: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        tried = self._error(queries, other)
+        better = tried < error
+        return np.where(better, other, at), np.where(better, tried, error)
+
+    def vote(self, at: np.ndarray, error: np.ndarray, mine: np.ndarray) -> np.ndarray:
+        """Colours (rows, columns, 3): neighbours say what their matches have at a place; the vote nearest to all others wins."""
+        votes, weights = [], []
+        typical = float(np.median(error[mine])) + 1e-3
+        for dy, dx in np.ndindex(3, 3):
+            dy, dx = 2 * (dy - 1), 2 * (dx - 1)
+            other = self._moved(np.roll(at, (-dy, -dx), (0, 1)), -dy * STRIDE, -dx * STRIDE)
+            from_mine = np.roll(mine, (-dy, -dx), (0, 1)) & (other >= 0)
+            votes.append(self.colours[other])
+            weights.append(np.where(from_mine, np.exp(-np.roll(error, (-dy, -dx), (0, 1)) / typical), 0))
+        votes, weights = np.stack(votes), np.stack(weights).astype(np.float32)
+        weights[4] += 1e-6
+        apart = np.stack([(weights * np.minimum(np.abs(votes - vote).sum(axis=3), 120)).sum(axis=0) for vote in votes])
+        apart[weights <= 0] = np.inf
+        return np.take_along_axis(votes, apart.argmin(axis=0)[None, ..., None], 0)[0]
+
+
+def _variants(scene: _Scene, picture: _Picture) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Fills, lines and what is shown: a whole frame as it is; a cut-out at the scales it may be met at, and mirrored."""
+    if picture.whole:
+        yield picture.fills, picture.lines, picture.known
+        return
+    # As much around it as far rings see.
+    left, top, width, height = _box(picture.known) or (0, 0, *picture.known.shape[::-1])
+    crop = np.s_[max(0, top - MARGIN) : top + height + MARGIN, max(0, left - MARGIN) : left + width + MARGIN]
+    parts = picture.fills[crop], picture.lines[crop], 255 * picture.known[crop].astype(np.uint8)
+    h, w = parts[1].shape
+    expected = _expected_scale(scene, picture)
+    for scale in SCALES:
+        factor = float(np.clip(expected * scale, 0.2, 3.0))
+        size = max(8, round(w * factor)), max(8, round(h * factor))
+        how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        fills, lines, known = (cv2.resize(part, size, interpolation=how) for part in parts)
+        if factor < 1:  # shrinking greys thin lines
+            lines = cv2.convertScaleAbs(lines, alpha=1 / factor)
+        yield fills, lines, known > 127
+        yield np.ascontiguousarray(fills[:, ::-1]), np.ascontiguousarray(lines[:, ::-1]), known[:, ::-1] > 127
+
+
+def _expected_scale(scene: _Scene, picture: _Picture) -> float:
+    """How much larger a cut-out is in the shot than in its picture, by the areas of its labels; 1 without labels."""
+    if scene.shot.labels is None:
+        return 1.0
+    sizes = [int(scene.area(drawing, picture).sum()) for drawing in scene.drawings]
+    largest = max(sizes, default=0)
+    return float(np.sqrt(largest / max(1, int(picture.shown.sum())))) if largest else 1.0
+
+
+def _where(mask: np.ndarray, whole: bool) -> Float[np.ndarray, "h w 2"]:
+    """Place in the frame, or in the box of what is set, as part of a description."""
+    h, w = mask.shape
+    left, top, width, height = (0, 0, w, h) if whole else (_box(mask) or (0, 0, w, h))
+    weight = PLACE if whole else PLACE_LOOSE
+    short = (min(h, w), min(h, w)) if whole else (height, width)
+    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+    return np.dstack([(y - top) / short[0], (x - left) / short[1]]) * np.float32(weight * np.sqrt(1 + 8 * len(RINGS)))
+
+
+def _described(lines: np.ndarray, unit: float) -> Float[np.ndarray, "h w d"]:
+    """Each pixel by the distances to lines on rings around it; far rings are looked at coarsely."""
+    h, w = lines.shape
+    described = []
+    for radius in (0, *RINGS):
+        reach = radius * unit
+        far = max(4.0, 1.0 * radius) * unit
+        field = np.sqrt(_distance(lines, far) / far)
+        if reach > 4:
+            field = cv2.GaussianBlur(field, (0, 0), reach / 5)
+        for k in range(8 if radius else 1):
+            angle = (k + 0.5 * (radius % 2)) * np.pi / 4
+            shift = np.array([[1, 0, -reach * np.cos(angle)], [0, 1, -reach * np.sin(angle)]], np.float32)
+            described.append(cv2.warpAffine(field, shift, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    return np.stack(described, axis=2).astype(np.float32)
+
+
+# ---------------------------------------------------------------- segments
+
+
+REGION_SIDE = 480  # `finish.regions` closes the same gaps from this size on
+# Weights of what tells regions apart: size, shape, place in the frame or in the box of a cut-out, overlap with a frame's regions
+# and with another drawing's, and what their neighbours find.
+SIZE, SHAPE, IN_FRAME, IN_BOX, INSIDE, OVERLAP, NEIGHBOURS = 0.6, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0
+LINK = 0.15  # what a step from drawing to drawing costs
+
+
+def _segments(scene: _Scene) -> Iterator[np.ndarray]:
+    """One colour a closed region: that of the region most like it in a reference or in the neighbouring drawing, the surer one.
+
+    A drawing's region is as sure as the weakest link of the chain that leads to a reference.
+    """
+    known = [_Regions.of_picture(picture) for picture in scene.pictures]
+    drawn = [_Regions.of_drawing(drawing) for drawing in scene.drawings]
+    best = [_from_references(scene, drawing, regions, known) for drawing, regions in zip(scene.drawings, drawn, strict=True)]
+    # The drawing that its references explain best is where the others are coloured from.
+    anchor = int(np.argmin([_mean_cost(regions, cost) for regions, (_, cost) in zip(drawn, best, strict=True)]))
+    for t in [*range(anchor + 1, len(drawn)), *range(anchor - 1, -1, -1)]:
+        before = t - 1 if t > anchor else t + 1
+        best[t] = _from_neighbour(drawn[t], best[t], drawn[before], best[before])
+    for regions, (colours, _) in zip(drawn, best, strict=True):
+        yield colours[regions.map] / np.float32(255)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Regions:
+    """Closed regions of a picture, n of them.
+
+    map: int (h, w). area: (n,) in pixels. about: float (n, d), log size, then shape. place: (n, 2) in picture heights.
+    border: (n, n), length of common borders as a share of each region's. label: (n,), -1 = none.
+    colours: uint8 (n, 3), of a reference. known: bool (n,), whether its colour may be taken.
+    """
+
+    map: np.ndarray
+    area: np.ndarray
+    about: np.ndarray
+    place: np.ndarray
+    border: np.ndarray
+    label: np.ndarray
+    colours: np.ndarray
+    known: np.ndarray
+
+    @staticmethod
+    def of_drawing(drawing: _Drawing) -> "_Regions":
+        return _Regions._of(finish.regions(drawing.sketch), None, None, drawing.areas)
+
+    @staticmethod
+    def of_picture(picture: _Picture) -> "_Regions":
+        lines = cv2.cvtColor(255 - picture.lines, cv2.COLOR_GRAY2RGB)
+        return _Regions._of(finish.regions(lines), picture.fills, picture.known, None)
+
+    @staticmethod
+    def _of(found: np.ndarray, fills: np.ndarray | None, shown: np.ndarray | None, labels: np.ndarray | None) -> "_Regions":
+        h, w = found.shape
+        count = int(found.max()) + 1
+        flat = found.ravel()
+        area = np.bincount(flat, minlength=count).astype(np.float64)
+        y, x = (v.ravel() / h for v in np.mgrid[0:h, 0:w])
+        mean = lambda v: np.bincount(flat, v, count) / area  # noqa: E731
+        cy, cx = mean(y), mean(x)
+        yy, xx, xy = mean(y * y) - cy**2, mean(x * x) - cx**2, mean(x * y) - cx * cy
+        spread = np.sqrt(np.maximum(yy + xx, 1e-7))
+        lean = np.stack([(yy - xx) / spread**2, 2 * xy / spread**2], axis=1)
+        full = np.log(np.maximum(area / h**2, 1e-7) / spread**2)[:, None]
+        size = np.log(np.sqrt(area) / h)[:, None]
+        about = np.concatenate([size, 0.7 * lean, 0.4 * full, 0.5 * _outline(found, count)], axis=1)
+        return _Regions(
+            found,
+            area,
+            about,
+            np.stack([cy, cx], axis=1),
+            _borders(found, count),
+            _majority(found, count, labels) if labels is not None else np.full(count, -1),
+            _most_frequent(found, count, fills) if fills is not None else np.zeros((count, 3), np.uint8),
+            mean(shown.ravel().astype(np.float64)) > 0.5 if shown is not None else np.ones(count, bool),
+        )
+
+
+def _outline(found: np.ndarray, count: int, side: int = 6) -> np.ndarray:
+    """Each region drawn into `side` x `side` cells of its own box: (count, side * side), unit length."""
+    h, w = found.shape
+    flat = found.ravel()
+    y, x = (v.ravel() for v in np.mgrid[0:h, 0:w])
+    bins = []
+    for v in (y, x):
+        low, high = np.full(count, 10**6), np.zeros(count, np.int64)
+        np.minimum.at(low, flat, v)
+        np.maximum.at(high, flat, v)
+        bins.append((v - low[flat]) * side // (high - low + 1)[flat])
+    drawn = np.bincount((flat * side + bins[0]) * side + bins[1], minlength=count * side * side).reshape(count, -1)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+def _borders(found: np.ndarray, count: int) -> np.ndarray:
+    pairs = np.concatenate(
+        [np.stack([a[a != b], b[a != b]]) for a, b in ((found[:, 1:], found[:, :-1]), (found[1:], found[:-1]))], axis=1
+    )
+    border = np.bincount(pairs[0] * np.int64(count) + pairs[1], minlength=count * count).reshape(count, count).astype(np.float32)
+    border += border.T
+    return border / np.maximum(border.sum(axis=1, keepdims=True), 1)
+
+
+def _majority(found: np.ndarray, count: int, labels: np.ndarray) -> np.ndarray:
+    values, index = np.unique(labels, return_inverse=True)
+    votes = np.bincount(found.ravel() * np.int64(len(values)) + index.ravel(), minlength=count * len(values))
+    return values[votes.reshape(count, -1).argmax(axis=1)]
+
+
+def _most_frequent(found: np.ndarray, count: int, fills: np.ndarray) -> np.ndarray:
+    """Each region's most frequent colour, in steps of 8 levels, then the mean of what lies in that step."""
+    packed = (fills >> 3).astype(np.int64) @ np.array([1024, 32, 1])
+    key, inverse, number = np.unique(found.astype(np.int64) * 32768 + packed, return_inverse=True, return_counts=True)
+    mean = np.stack([np.bincount(inverse.ravel(), fills[..., c].ravel()) for c in range(3)], axis=1) / number[:, None]
+    order = np.argsort(number, kind="stable")
+    colours = np.full((count, 3), PAPER, np.uint8)
+    colours[key[order] // 32768] = (mean[order] + 0.5).astype(np.uint8)
+    return colours
+
+
+def _unlikeness(mine: _Regions, other: _Regions, allowed: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Cost (n, m) of taking a region for another, with what their neighbours say; inf where it is not allowed.
+
+    place: (n, m), what their places cost.
+    """
+    size = np.abs(mine.about[:, None, 0] - other.about[None, :, 0])
+    a, b = mine.about[:, 1:], other.about[:, 1:]
+    shape = np.sqrt(np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T, 0))
+    cost = SIZE * np.minimum(size, 3) + SHAPE * shape
+    spoken = cost = np.where(allowed, cost + place, np.inf)
+    for _ in range(2):
+        like = np.exp(-spoken)
+        # What a region's neighbours find best among the neighbours of its match.
+        near = np.stack([like[:, border > 0].max(axis=1, initial=0) for border in other.border], axis=1)
+        spoken = cost + NEIGHBOURS * (1 - mine.border @ near)
+    return spoken
+
+
+def _away(mine: _Regions, other: _Regions) -> np.ndarray:
+    """How far apart two regions lie, (n, m)."""
+    return np.minimum(np.linalg.norm(mine.place[:, None] - other.place[None], axis=2), 0.6)
+
+
+def _apart(mine: _Regions, other: _Regions, hidden: bool) -> np.ndarray:
+    """Share of two regions' union that they do not have in common, (n, m), as they lie; 0 = the same place.
+
+    hidden: of the first alone, since parts of the other's are in a drawing hidden by who stands before them.
+    """
+    n, m = len(mine.area), len(other.area)
+    both = np.bincount(mine.map.ravel() * np.int64(m) + other.map.ravel(), minlength=n * m).reshape(n, m)
+    return 1 - both / (mine.area[:, None] if hidden else mine.area[:, None] + other.area[None] - both)
+
+
+def _from_references(
+    scene: _Scene, drawing: _Drawing, regions: _Regions, known: Sequence[_Regions]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colours (n, 3) by the most similar region of all references that may be used, and what that costs (n,)."""
+    n = len(regions.area)
+    colours, cost = np.full((n, 3), PAPER, np.uint8), np.full(n, np.inf)
+    for picture, source in zip(scene.pictures, known, strict=True):
+        if scene.shot.labels is None:
+            mine = np.ones(n, bool)
+        else:
+            mine = np.array([picture.index in scene.references_of(int(label)) for label in regions.label])
+        if not mine.any() or not source.known.any():
+            continue
+        area = scene.area(drawing, picture)
+        here = regions if picture.whole else _boxed(regions, area)
+        there = source if picture.whole else _boxed(source, picture.known)
+        place = IN_BOX * _away(here, there)
+        if picture.whole:
+            place = IN_FRAME * _away(here, there) + INSIDE * _apart(here, there, hidden=True)
+        unlike = _unlikeness(here, there, mine[:, None] & source.known[None], place)
+        best = unlike.argmin(axis=1)
+        least = unlike[np.arange(n), best]
+        nearer = least < cost
+        colours[nearer], cost[nearer] = source.colours[best[nearer]], least[nearer]
+    return colours, cost
+
+
+def _boxed(regions: _Regions, mask: np.ndarray) -> _Regions:
+    """Places and sizes within the box of what is set, so that a cut-out of another size is comparable."""
+    h = mask.shape[0]
+    left, top, width, height = _box(mask) or (0, 0, mask.shape[1], h)
+    place = (regions.place * h - (top, left)) / (height, width)
+    about = regions.about.copy()
+    about[:, 0] += np.log(h) - np.log(np.sqrt(max(1, int(mask.sum()))))
+    return replace(regions, place=place, about=about)
+
+
+def _mean_cost(regions: _Regions, cost: np.ndarray) -> float:
+    """By area, of the regions that may take any colour."""
+    able = np.isfinite(cost)
+    return float(np.average(cost[able], weights=regions.area[able])) if able.any() else np.inf
+
+
+def _from_neighbour(
+    regions: _Regions, own: tuple[np.ndarray, np.ndarray], before: _Regions, known: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`own` or what the neighbouring drawing's most similar regions have, whichever costs less from the references on."""
+    allowed = regions.label[:, None] == before.label[None]
+    place = IN_FRAME * _away(regions, before) + OVERLAP * _apart(regions, before, hidden=False)
+    unlike = _unlikeness(regions, before, allowed, place)
+    unlike = np.maximum(unlike, known[1][None]) + LINK
+    best = unlike.argmin(axis=1)
+    least = unlike[np.arange(len(best)), best]
+    nearer = least < own[1]
+    return np.where(nearer[:, None], known[0][best], own[0]), np.where(nearer, least, own[1])
+
+
+_METHODS: dict[str, tuple[Callable[[_Scene], Iterator[np.ndarray]], int]] = {
+    "copy": (_copy, PATCH_SIDE),
+    "flow": (_flow, FLOW_SIDE),
+    "analogy": (_analogy, PATCH_SIDE),
+    "segments": (_segments, REGION_SIDE),
+}
