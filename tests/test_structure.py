@@ -42,8 +42,10 @@ MAY_IMPORT = {
     "__init__": "shot shotfiles colorize",
     # made from nothing but the above, and knowing no files
     "world": "shapes shot",
-    "train": "shapes geometry layout correspondence denoiser toon diffusion weights shot sketch codec propagation world",
-    "evaluate": "shapes geometry shot sketch codec finish propagation colorize media shotfiles world",
+    "train": "shapes geometry layout correspondence denoiser toon diffusion cogvideox weights"
+    " shot sketch codec propagation models media shotfiles world",
+    "evaluate": "shapes geometry layout rope correspondence denoiser toon models weights shot sketch codec finish propagation"
+    " colorize media shotfiles world train",
     # what people start
     "demo": "shot colorize media shotfiles world evaluate",
     "cli": "__init__ geometry shot sketch colorize media shotfiles train evaluate demo",

@@ -4,6 +4,8 @@ Not in the paper. The model is shown these pictures as hints and trusts each, to
 nothing but the second of them.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -12,7 +14,12 @@ from timecolor.shapes import Float, UInt8
 # Blurs of the lines before their flow is sought, standard deviation in pixels of the working size: the wider, the farther lines
 # are followed and the less exactly. A picture is also offered where it stands.
 BLURS = (1.0, 4.0)
-CANDIDATES = 1 + len(BLURS)
+CANDIDATES = 1 + len(BLURS)  # without a track
+# Following lines from drawing to drawing: blurs near and far, in pixels; from what darkness a pixel is a line; in pixels of a
+# 160-line picture, how far two lines can be apart and what "around a pixel" is; weight of the whole picture's misfit beside it.
+FINE, WIDE = 1.5, 6.0
+INK = 64
+FAR, AROUND, WHOLE = 8.0, 6.0, 0.3
 
 
 def line_flow(
@@ -41,16 +48,88 @@ def darkness(drawing: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
 
 def flows(lines: UInt8[np.ndarray, "h w"], drawing: UInt8[np.ndarray, "h w 3"]) -> list[Float[np.ndarray, "h w 2"]]:
     """From a drawing to a picture with these lines, at each of `BLURS`."""
-    ink = darkness(drawing)
-    return [line_flow(lines, ink, blur) for blur in BLURS]
+    own = darkness(drawing)
+    return [line_flow(lines, own, blur) for blur in BLURS]
 
 
 def candidates(
-    colour: UInt8[np.ndarray, "h w 3"], lines: UInt8[np.ndarray, "h w"], drawing: UInt8[np.ndarray, "h w 3"]
+    colour: UInt8[np.ndarray, "h w 3"], lines: UInt8[np.ndarray, "h w"], ways: Sequence[Float[np.ndarray, "h w 2"]]
 ) -> UInt8[np.ndarray, "k h w 4"]:
-    """A picture and its lines as they stand, then carried onto the drawing along each of its `flows`."""
+    """A picture and its lines as they stand, then carried along each of the flows."""
     picture = np.dstack([colour, lines])
-    return np.stack([picture, *(warp(picture, flow) for flow in flows(lines, drawing))])
+    return np.stack([picture, *(warp(picture, flow) for flow in ways)])
+
+
+def ink(drawing: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
+    """Darkness of the lines, 0 = paper, whatever its tone, 255 = what the darkest lines reach: shrinking greys thin ones."""
+    dark = darkness(drawing).astype(np.float32)
+    dark = np.maximum(dark - np.median(dark), 0)
+    inked = dark[dark > 24]
+    return np.clip(dark * (255 / max(float(np.percentile(inked, 90)), 48.0) if inked.size else 1.0), 0, 255).astype(np.uint8)
+
+
+def follow(
+    lines: UInt8[np.ndarray, "h w"],
+    views: Sequence[UInt8[np.ndarray, "h w"]],
+    places: Sequence[Sequence[Float[np.ndarray, "h w 2"]]] | None = None,
+) -> list[tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w"]]]:
+    """A picture with these lines followed through drawings: its flow onto each, and how badly its lines fit there.
+
+    views: `ink` of each drawing. places: flows to start from on each, None = as it stands.
+    """
+    if places is None:
+        places = [[np.zeros((*view.shape, 2), np.float32)] for view in views]
+    starts = [fittest(lines, view, tried) for view, tried in zip(views, places, strict=True)]
+    # Nothing says which moment a picture is of: it is followed from where its lines fit best as they are.
+    anchor = int(np.argmin([misfit.mean() for _, misfit in starts]))
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for t in [*range(anchor, len(views)), *range(anchor - 1, -1, -1)]:
+        tried = _carried(lines, views[t], starts[t][0])
+        before = t - 1 if t > anchor else t + 1
+        if before in found:
+            link, _ = fittest(views[before], views[t], _carried(views[before], views[t], np.zeros_like(starts[t][0])))
+            chained = link + warp(found[before][0], link)
+            tried += [chained, _refined(lines, views[t], chained, FINE)]
+        found[t] = fittest(lines, views[t], tried)
+    return [found[t] for t in range(len(views))]
+
+
+def fittest(
+    lines: UInt8[np.ndarray, "h w"], view: UInt8[np.ndarray, "h w"], tried: Sequence[Float[np.ndarray, "h w 2"]]
+) -> tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w"]]:
+    """The flow that lays the lines best on a drawing's, and how far they lie apart then, both ways: 0 = on one another.
+
+    The misfit (h, w) is of what is around each pixel, and a share of the whole picture's.
+    """
+    unit = min(view.shape) / 160
+    far, to_view = FAR * unit, _distance(view, FAR * unit)
+    best, least, apart = tried[0], np.inf, np.zeros_like(to_view)
+    for known in tried:
+        warped = warp(lines, known)
+        off = ((warped > INK) * to_view + (view > INK) * _distance(warped, far)) / np.float32(far)
+        if off.mean() < least:
+            best, least, apart = known, float(off.mean()), off
+    return best, cv2.GaussianBlur(apart, (0, 0), AROUND * unit) + np.float32(WHOLE * least)
+
+
+def _carried(lines: np.ndarray, view: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
+    """Flows of lines onto a drawing's: none, the near one, and the wide one made exact."""
+    wide = _refined(lines, view, start, WIDE)
+    return [start, _refined(lines, view, start, FINE), _refined(lines, view, wide, FINE)]
+
+
+def _refined(lines: np.ndarray, view: np.ndarray, known: np.ndarray, blur: float) -> np.ndarray:
+    """A flow, and what is still to go after it."""
+    step = line_flow(warp(lines, known), view, blur)
+    return step + warp(known, step)
+
+
+def _distance(lines: np.ndarray, far: float) -> np.ndarray:
+    """Pixels to the nearest line, at most `far`."""
+    found = (lines > INK).astype(np.uint8)
+    if not found.any():
+        return np.full(lines.shape, far, np.float32)
+    return np.minimum(cv2.distanceTransform(1 - found, cv2.DIST_L2, 5), far)
 
 
 def _blurred(lines: np.ndarray, blur: float) -> np.ndarray:

@@ -31,7 +31,7 @@ READ_AT_ONCE = 8  # native frames held in memory
 
 SMALLEST = 64  # px, below which OpenCV seeks no flow
 PLATE_SIDE = 160  # the model's short side, at which the finish is told where plates lie
-INK = 64  # a line pixel is darker than this
+INK = propagation.INK
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,7 +191,7 @@ class _Scene:
         # A coder's noise on a held drawing is a few grey levels; a new drawing moves whole lines.
         held = last is not None and int(cv2.absdiff(sketch, last.sketch).max()) <= 12
         if last is None or not held or not _alike(areas, last.areas):
-            self.drawings.append(_Drawing(sketch, _ink(sketch), areas))
+            self.drawings.append(_Drawing(sketch, propagation.ink(sketch), areas))
         self.of_frame.append(len(self.drawings) - 1)
 
     def _check(self, new: set[int]) -> None:
@@ -236,14 +236,6 @@ def _alike(areas: np.ndarray | None, others: np.ndarray | None) -> bool:
     return areas is others if areas is None or others is None else np.array_equal(areas, others)
 
 
-def _ink(sketch: np.ndarray) -> UInt8[np.ndarray, "h w"]:
-    """Darkness of the lines, 0 = paper, whatever its tone, 255 = what the darkest lines reach: shrinking greys thin ones."""
-    dark = propagation.darkness(sketch).astype(np.float32)
-    dark = np.maximum(dark - np.median(dark), 0)
-    inked = dark[dark > 24]
-    return np.clip(dark * (255 / max(float(np.percentile(inked, 90)), 48.0) if inked.size else 1.0), 0, 255).astype(np.uint8)
-
-
 def _distance(lines: np.ndarray, far: float) -> Float[np.ndarray, "h w"]:
     """Pixels to the nearest line, at most `far`."""
     found = (lines > INK).astype(np.uint8)
@@ -278,10 +270,6 @@ def _copy(scene: _Scene) -> Iterator[np.ndarray]:
 
 
 FLOW_SIDE = 200
-FINE, WIDE = 1.5, 6.0  # blurs of lines whose flow is sought, in pixels
-FAR = 8.0  # distances to lines count up to so many pixels of a 160-line picture
-AROUND = 6.0  # what "around a pixel" is, in the same
-WHOLE = 0.3  # weight of the whole picture's misfit beside what is around a pixel
 
 
 def _flow(scene: _Scene) -> Iterator[np.ndarray]:
@@ -318,20 +306,8 @@ class _Track:
     @staticmethod
     def of(scene: _Scene, picture: _Picture) -> "_Track":
         views = [scene.view(drawing, picture) for drawing in scene.drawings]
-        starts = [_fittest(picture.lines, view, _places(picture, view)) for view in views]
-        # Nothing says which moment a picture is of: it is followed from where its lines fit best as they are.
-        anchor = int(np.argmin([misfit.mean() for _, misfit in starts]))
-        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for t in [*range(anchor, len(views)), *range(anchor - 1, -1, -1)]:
-            tried = _carried(picture.lines, views[t], starts[t][0])
-            before = t - 1 if t > anchor else t + 1
-            if before in found:
-                still = np.zeros_like(starts[t][0])
-                link, _ = _fittest(views[before], views[t], _carried(views[before], views[t], still))
-                chained = link + propagation.warp(found[before][0], link)
-                tried += [chained, _refined(picture.lines, views[t], chained, FINE)]
-            found[t] = _fittest(picture.lines, views[t], tried)
-        return _Track(*(list(part) for part in zip(*(found[t] for t in range(len(views))), strict=True)))
+        found = propagation.follow(picture.lines, views, [_places(picture, view) for view in views])
+        return _Track([field for field, _ in found], [misfit for _, misfit in found])
 
 
 def _places(picture: _Picture, view: np.ndarray) -> list[np.ndarray]:
@@ -345,34 +321,6 @@ def _places(picture: _Picture, view: np.ndarray) -> list[np.ndarray]:
     to_x = (x - target[0]) * (source[2] / target[2]) + source[0]
     to_y = (y - target[1]) * (source[3] / target[3]) + source[1]
     return [still, np.dstack([to_x - x, to_y - y]).astype(np.float32)]
-
-
-def _carried(lines: np.ndarray, view: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
-    """Flows of lines onto a drawing's: none, the near one, and the wide one made exact."""
-    wide = _refined(lines, view, start, WIDE)
-    return [start, _refined(lines, view, start, FINE), _refined(lines, view, wide, FINE)]
-
-
-def _refined(lines: np.ndarray, view: np.ndarray, known: np.ndarray, blur: float) -> np.ndarray:
-    """A flow, and what is still to go after it."""
-    step = propagation.line_flow(propagation.warp(lines, known), view, blur)
-    return step + propagation.warp(known, step)
-
-
-def _fittest(lines: np.ndarray, view: np.ndarray, tried: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The flow that lays the lines best on a drawing's, and how far they lie apart then, both ways: 0 = on one another.
-
-    The misfit (h, w) is of what is around each pixel, and a share of the whole picture's.
-    """
-    unit = min(view.shape) / 160
-    far, to_view = FAR * unit, _distance(view, FAR * unit)
-    best, least, apart = tried[0], np.inf, np.zeros_like(to_view)
-    for known in tried:
-        warped = propagation.warp(lines, known)
-        off = ((warped > INK) * to_view + (view > INK) * _distance(warped, far)) / np.float32(far)
-        if off.mean() < least:
-            best, least, apart = known, float(off.mean()), off
-    return best, cv2.GaussianBlur(apart, (0, 0), AROUND * unit) + np.float32(WHOLE * least)
 
 
 # ---------------------------------------------------------------- analogy

@@ -159,11 +159,15 @@ def _sample(
 def _hints(pictures: list[Reference], seen: list[Picture], sketch: np.ndarray, used: Sequence[int]) -> tuple[np.ndarray, Tensor]:
     """Candidates of the whole-frame references, as `Colorizer` makes them: (t, k, h, w, 4) and (k), filled up with empty ones."""
     whole = [r for r in used if pictures[r].shows_frame(*sketch.shape[1:3])][:WHOLE_FRAMES]
-    made = [np.stack([propagation.candidates(seen[r].fills, seen[r].lines, drawing) for drawing in sketch]) for r in whole]
+    made = [np.stack([_candidates(seen[r], drawing) for drawing in sketch]) for r in whole]
     missing = WHOLE_FRAMES - len(whole)
     count = propagation.CANDIDATES
     made += [np.zeros((len(sketch), count, *sketch.shape[1:3], 4), np.uint8)] * missing
     return np.concatenate(made, axis=1), torch.tensor(whole + [-1] * missing).repeat_interleave(count)
+
+
+def _candidates(picture: Picture, drawing: np.ndarray) -> np.ndarray:
+    return propagation.candidates(picture.fills, picture.lines, propagation.flows(picture.lines, drawing))
 
 
 def _cast(

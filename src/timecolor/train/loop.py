@@ -117,7 +117,7 @@ def _predict(
     noise = torch.randn(batch.clean.shape, generator=generator).to(device)
     times = torch.ones(len(clean)) if pure else diffusion.training_times(len(clean), generator, preset.shift)
     # Any start is as likely as any other, so that shots of every length stay within angles of time met here.
-    start = int(torch.randint(64, (1,), generator=generator))
+    start = int(torch.randint(64, (1,), generator=generator)) if preset.model.rope.scheme == "disjoint" else 0
     frames, height, width = clean.shape[1], clean.shape[3] // preset.model.patch, clean.shape[4] // preset.model.patch
     layout = TokenLayout(Grid(frames, height, width), batch.references.shape[1])
     tokens = shot_tokens(layout, batch.bits).to(device)
