@@ -167,7 +167,9 @@ class Sparse:
         # A lambda, since PyTorch tells the kind of mask by the signature.
         visible = lambda b, _, n, m: may_attend(tokens(queries, q_bits, b, n), tokens(keys, k_bits, b, m), rule)  # noqa: E731
         size = (len(queries.kind), len(keys.kind))
-        return cls(create_block_mask(visible, batch, None, *size, device=str(queries.bits.device)))
+        device = queries.bits.device
+        # Compiled, so that on a GPU the predicate of every pair never lies in memory at once.
+        return cls(create_block_mask(visible, batch, None, *size, device=str(device), _compile=device.type == "cuda"))
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return _flex(q.device.type)(q, k, v, block_mask=self.block_mask)
@@ -196,8 +198,14 @@ def _runs(*columns: Tensor) -> list[slice]:
 
 def _attend_with_weight(q: Tensor, k: Tensor, v: Tensor) -> tuple[Float[Tensor, "b heads n d"], Float[Tensor, "b heads n"]]:
     """Unmasked attention and its log-sum-exp, by which partial results are merged."""
-    if q.device.type == "cpu":
+    kind = q.device.type
+    if kind == "cpu":
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+    if kind == "cuda" and q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] % 8 == 0:
+        return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[:2]
+    if kind == "cuda" and q.dtype == torch.float32:
+        out, weight, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True)
+        return out, weight[..., : q.shape[2]]  # padded to whole blocks
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
     return scores.softmax(-1).to(v.dtype) @ v, scores.logsumexp(-1)
 

@@ -1,6 +1,7 @@
 """The command line: parse, call, print."""
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,14 +15,17 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from timecolor import __version__
 from timecolor.colorize import ColorizeOptions, Colorizer, Coloured
+from timecolor.evaluate.protocols import PROTOCOLS, Selection
 from timecolor.geometry import Clip
 from timecolor.media import ClipWriter, InputError, did_you_mean, open_frames
 from timecolor.shot import Frames, Reference, Shot
 from timecolor.shotfiles import ShotFile, load_shots, read_reference
 from timecolor.sketch import SketchStyle, extract_clip
+from timecolor.train.presets import PrecomputeOptions
 
 app = App(
     name="timecolor",
@@ -46,6 +50,8 @@ def colorize(
     reference: Annotated[list[Path] | None, Parameter(name=["--reference", "-r"], consume_multiple=True)] = None,
     format: Literal["mp4", "mkv", "mov", "png"] = "mp4",
     model: str = "toon",
+    base: str | None = None,
+    memory: str = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
     options: Annotated[ColorizeOptions, Parameter(name="*")] = ColorizeOptions(),
@@ -65,7 +71,11 @@ def colorize(
     format
         Of the outputs in a folder; png = a folder of them for each shot.
     model
-        toon (embedded) or a .safetensors file.
+        toon (embedded), a .safetensors file, or a CogVideoX directory (a full fine-tune or a LoRA).
+    base
+        Directory of the CogVideoX base that such a model was made from.
+    memory
+        Rung of the memory ladder of a CogVideoX model: resident, tiled, offload, groups, low, int8; auto = the fastest that fits.
     overwrite
         Replace existing outputs.
     as_json
@@ -78,7 +88,9 @@ def colorize(
     _refuse_doubles([target for _, _, target in plans])
     # Every writer checks its path before any work is done.
     writers = [_writer(target, job.shot.sketch, job.shot.frame_rate, overwrite) for job, _, target in plans]
-    colorizer = Colorizer.load(model, device, dtype)
+    colorizer = Colorizer.load(model, device, dtype, base, memory)
+    if colorizer.model.text:
+        plans = [(job, _with_caption(job, chosen), target) for job, chosen, target in plans]
     for job, chosen, _ in plans:
         colorizer.check(job.shot, chosen)
     for (job, chosen, target), writer in zip(plans, writers, strict=True):
@@ -164,6 +176,8 @@ def sketch(
 def info(
     *,
     model: str = "toon",
+    base: str | None = None,
+    memory: str = "auto",
     frames: int = 17,
     height: int = 480,
     width: int = 720,
@@ -178,7 +192,11 @@ def info(
     Parameters
     ----------
     model
-        toon (embedded) or a .safetensors file.
+        toon (embedded), a .safetensors file, or a CogVideoX directory.
+    base
+        Directory of the CogVideoX base.
+    memory
+        Rung of the memory ladder of a CogVideoX model.
     frames
         Length of the shot.
     height
@@ -190,47 +208,165 @@ def info(
     as_json
         As JSON on standard output.
     """
-    colorizer = Colorizer.load(model, device, dtype)
+    colorizer = Colorizer.load(model, device, dtype, base, memory)
     need = colorizer.need(Clip(frames, height, width), references, options)
-    seconds = colorizer.measured_seconds(need, references, options)
+    seconds = colorizer.measured_seconds(need, references, options) if colorizer.fits(need) else None
     facts: dict[str, Any] = {
         "model": model,
-        "parameters": sum(p.numel() for p in colorizer.denoiser.parameters()),
+        "parameters": colorizer.model.parameters,
         "working size": f"{need.working.width}x{need.working.height}",
         "token grid": f"{need.grid.frames} x {need.grid.height} x {need.grid.width}",
         "tokens": need.tokens,
         "drawings at once": need.piece,
         "memory (MiB)": round(need.memory_bytes / 2**20),
+        "memory rung": need.rung,
+        "rungs (MiB)": {rung: round(peak / 2**20) for rung, peak in need.rungs.items()},
         "network (GFLOP)": round(need.operations / 1e9),
-        "network time (s)": round(seconds, 1),
+        "network time (s)": None if seconds is None else round(seconds, 1),
     }
     if as_json:
         _json(facts)
         return
+    facts["rungs (MiB)"] = ", ".join(f"{rung} {peak}" for rung, peak in facts["rungs (MiB)"].items())
+    facts["network time (s)"] = "not measured: it does not fit" if seconds is None else facts["network time (s)"]
     for name, value in facts.items():
         say.print(f"{name:>18}: {value}")
+
+
+@app.command
+def evaluate(
+    dataset: list[str] | None = None,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    methods: str = "timecolor,copy,flow,analogy,segments",
+    protocols: str = ",".join(PROTOCOLS),
+    peers: Path | None = None,
+    weights_dir: Path | None = None,
+    skip_broken: bool = False,
+    ablations: bool = False,
+    ablation_shots: int = 16,
+    train_ablations: int = 0,
+    model: str = "toon",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    base: str | None = None,
+    memory: str = "auto",
+    selection: Annotated[Selection, Parameter(name="*")] = Selection(),
+    options: Annotated[ColorizeOptions, Parameter(name="*")] = ColorizeOptions(),
+    overwrite: bool = False,
+    part: str | None = None,
+    compare: tuple[Path, Path] | None = None,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
+    """Measure a model against baselines and the truth, and write a report. Stopped, it goes on when given again.
+
+    Parameters
+    ----------
+    dataset
+        world (held-out drawn shots), folders of shots or colour clips, or manifests of scenes (.csv, .jsonl).
+    out
+        The report's folder.
+    methods
+        Of timecolor, copy, flow, analogy, segments; with commas between.
+    protocols
+        With commas between; a shot is measured under those it has the references for.
+    peers
+        Videos that other systems made of the shots: SHOT/METHOD.mp4.
+    weights_dir
+        Standard weights of LPIPS, FID and FVD; nothing is downloaded.
+    skip_broken
+        Leave broken cases out, and count them in the report.
+    ablations
+        Also measure every switch of the model, one at a time.
+    ablation_shots
+        Cases of each dataset and protocol that ablations take.
+    train_ablations
+        Also train variants of the preset for so many steps each; 0 = none.
+    model
+        toon (embedded), a .safetensors file, or a CogVideoX directory (a full fine-tune or a LoRA).
+    base
+        Directory of the CogVideoX base that such a model was made from.
+    memory
+        Rung of the memory ladder of a CogVideoX model; auto = the fastest that fits.
+    overwrite
+        Replace other results in the folder.
+    part
+        1/2 = only every second case, from the first on, for processes that share the folder; then give the command without it.
+    compare
+        Folders of two evaluations: print paired differences instead.
+    as_json
+        Results, or differences, as JSON on standard output.
+    """
+    if compare is not None:
+        if dataset or out is not None:
+            raise InputError("--compare reads two finished evaluations; leave out datasets and --out")
+        _compare(compare, as_json)
+        return
+    if not dataset or out is None:
+        raise InputError("give at least one dataset (world, or a path) and --out, or --compare with two folders")
+    from timecolor.evaluate import report, run
+
+    plan = run.Plan(
+        tuple(dataset),
+        run.names_of("method", methods),
+        run.names_of("protocol", protocols),
+        selection,
+        options,
+        model,
+        device,
+        dtype,
+        base,
+        memory,
+        peers,
+        weights_dir,
+        skip_broken,
+        ablation_shots if ablations else 0,
+        train_ablations,
+    )
+    for event in run.evaluate(plan, out, shlex.join(["timecolor", *sys.argv[1:]]), overwrite, run.part_of(part)):
+        if isinstance(event, run.Skipped):
+            say.print(f"skipped {event.dataset}, {event.case}: {event.why}", markup=False, highlight=False)
+            continue
+        figures = [f"{name} {v['psnr']:.1f} dB" for name, v in event.values.items() if v.get("psnr") is not None]
+        again = " (from before)" if event.again else ""
+        line = f"{event.number}: {event.case}, {event.protocol}{again}: {', '.join(figures) or 'no truth'}"
+        say.print(line, markup=False, highlight=False)
+    if part is not None:
+        return
+    written = report.write_report(out)
+    if as_json:
+        sys.stdout.write((out / "results.json").read_text(encoding="utf-8"))
+    say.print(f"report of {written.shots} cases: {escape(str(written.page))}")
 
 
 @app.command
 def train(
     *,
     preset: str = "toon",
-    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("runs/toon"),
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     device: Device = "auto",
     minutes: float | None = None,
     steps: int | None = None,
     seed: int | None = None,
     workers: int | None = None,
     init: Path | None = None,
+    data: Path | None = None,
+    base: str | None = None,
+    model: str | None = None,
+    regime: Literal["cached", "joint"] | None = None,
+    batch: int | None = None,
 ) -> None:
-    """Train the embedded model on the procedural world. To resume, run the same command again.
+    """Train the embedded model on the procedural world, or CogVideoX on precomputed shots. To resume, run the same command again.
+
+    On several GPUs: torchrun --nproc-per-node N -m timecolor.train, with the same options.
 
     Parameters
     ----------
     preset
-        A name from timecolor.train.presets.
+        A name from timecolor.train.presets, such as toon, cogvideox-lora, cogvideox-full.
     out
-        The run's folder.
+        The run's folder; runs/PRESET unless given.
     minutes
         Stop with a checkpoint after this long.
     steps
@@ -241,10 +377,64 @@ def train(
         Processes that draw the shots, instead of the preset's; 0 = none but this one.
     init
         Weights (.safetensors) to start a new run from.
+    data
+        CogVideoX: a folder that `precompute` made.
+    base
+        CogVideoX: the directory that it was made with.
+    model
+        CogVideoX: a full fine-tune to start from, instead of the base's own weights.
+    regime
+        CogVideoX: cached = conditions are computed once a shot; joint = as published. Instead of the preset's.
+    batch
+        CogVideoX: samples a step over all processes, instead of the preset's.
     """
     from timecolor.train.__main__ import run
 
-    run(preset, out, device, minutes, steps, seed, workers, init, lambda line: say.print(line, highlight=False))
+    def tell(line: str) -> None:
+        say.print(line, highlight=False)
+
+    run(preset, out, device, minutes, steps, seed, workers, init, tell, data, base, model, regime, batch)
+
+
+@app.command
+def precompute(
+    shots: list[str],
+    /,
+    *,
+    base: str,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    embedding: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
+    memory: str = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    options: Annotated[PrecomputeOptions, Parameter(name="*")] = PrecomputeOptions(),
+) -> None:
+    """Turn shots into latents for fine-tuning CogVideoX. Stopped, it goes on when given again.
+
+    Parameters
+    ----------
+    shots
+        world (drawn shots), shot folders with their finished frames as colour.mp4 or colour/, or folders of such.
+    base
+        The CogVideoX directory, whose VAE and T5 are used.
+    out
+        The folder for shards and index.
+    embedding
+        Embeddings of prompts, where there is no T5.
+    memory
+        Rung of the memory ladder.
+    """
+    try:
+        from timecolor.train import precompute as made
+    except ModuleNotFoundError as error:
+        extra = "pip install 'timecolor[cogvideox]'"
+        raise ModuleNotFoundError(f"precompute needs {error.name}; install it with: {extra}", name=error.name) from error
+    count = 0
+    with _bars(out.name) as show:
+        for one in made.precompute(shots, base, out, options, device, dtype, memory, embedding or ()):
+            show("encoding", one.done, one.total)
+            count = one.total
+    say.print(f"{count} shots -> {escape(str(out))}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -258,7 +448,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         say.print("stopped; nothing was left half-written")
         sys.exit(130)
-    except (ValueError, MemoryError, FloatingPointError, CycloptsError, OSError) as error:
+    except (ValueError, MemoryError, FloatingPointError, CycloptsError, OSError, ModuleNotFoundError) as error:
         if debug:
             raise
         text = " ".join(str(error).split()) or type(error).__name__
@@ -266,6 +456,26 @@ def main(arguments: list[str] | None = None) -> None:
             text = f"{text.rstrip('.')} (see --help)"
         say.print(f"timecolor: {text}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+def _compare(folders: tuple[Path, Path], as_json: bool) -> None:
+    """Paired differences of two evaluations, as a table or JSON."""
+    from timecolor.evaluate.run import read_results
+    from timecolor.evaluate.statistics import paired_differences
+
+    differences = paired_differences(read_results(folders[0]), read_results(folders[1]))
+    if not differences:
+        raise InputError(f"{folders[0]} and {folders[1]}: have no case, method and measure in common")
+    if as_json:
+        _json([asdict(one) for one in differences])
+        return
+    table = Table("dataset", "protocol", "method", "measure", "cases", "A", "B", "B - A, 95 %", "better", box=None)
+    for one in differences:
+        change = one.difference
+        interval = "" if change.low is None or change.high is None else f" ({change.low:+.4g} to {change.high:+.4g})"
+        figures = (f"{one.mean_a:.4g}", f"{one.mean_b:.4g}", f"{change.mean:+.4g}{interval}", (one.better or "-").upper())
+        table.add_row(*map(escape, (one.dataset, one.protocol, one.method, one.metric, str(one.cases), *figures)))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _with_references(shot: Shot, extra: tuple[Reference, ...]) -> Shot:
@@ -293,6 +503,14 @@ def _options(job: ShotFile, options: ColorizeOptions) -> ColorizeOptions:
         return replace(options, **given)
     except ValueError as error:
         raise InputError(f"{job.shot.name}: options in its file: {error}") from error
+
+
+def _with_caption(job: ShotFile, options: ColorizeOptions) -> ColorizeOptions:
+    """The file's caption as the prompt, where the command gives none."""
+    caption = job.options.get("caption") or ""
+    if not isinstance(caption, str):
+        raise InputError(f"{job.shot.name}: caption is {caption!r}; give a text")
+    return options if options.prompt else replace(options, prompt=caption)
 
 
 def _target(out: Path, job: ShotFile, suffix: str, jobs: int) -> Path:

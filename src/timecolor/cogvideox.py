@@ -5,15 +5,17 @@ frame axis, along which the target is followed by its sketch and its references 
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from diffusers import (
     CogVideoXTransformer3DModel,
     UniPCMultistepScheduler,
 )
+from diffusers.hooks import apply_group_offloading
 from diffusers.models.embeddings import apply_rotary_emb, get_1d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from einops import rearrange
@@ -35,14 +38,47 @@ from torch.nn import functional as F
 from timecolor import attention
 from timecolor.attention import Attention, Execution
 from timecolor.correspondence import Rule, Tokens
-from timecolor.denoiser import Conditions
-from timecolor.geometry import Compression
+from timecolor.denoiser import Conditions, Defaults, Picture, Work
+from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import Kind, TokenLayout
 from timecolor.rope import Rope, positions
 from timecolor.shapes import Float, UInt8
 
 SolverName = Literal["ddim", "dpm", "unipc"]
 Branches = Literal["together", "apart"]
+Part = Literal["transformer", "vae", "text_encoder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A rung of the memory ladder: what is given up for memory.
+
+    tiles: the VAE works tile by tile, which shows a little at their seams. weights: all = they stay on the device; parts = T5,
+    VAE and transformer take turns there, and T5 is read again for a new prompt; groups = those of T5 and the transformer come a
+    block at a time (on a CPU the same as parts: there is nowhere to wait, so what makes room is let go and read again).
+    branches: of the guidance, see `CogVideoX`. eight_bits: of the weights of T5 and the transformer, which changes results by
+    about their rounding; the other rungs differ from one another by no more than that of the arithmetic, and the seams.
+    """
+
+    name: str
+    tiles: bool = True
+    weights: Literal["all", "parts", "groups"] = "all"
+    branches: Branches = "together"
+    eight_bits: bool = False
+
+
+LADDER = (  # fastest first
+    Rung("resident", tiles=False),
+    Rung("tiled"),
+    Rung("offload", weights="parts"),
+    Rung("groups", weights="groups"),
+    Rung("low", weights="groups", branches="apart"),
+    Rung("int8", weights="groups", branches="apart", eight_bits=True),
+)
+
+# Tensors of a token's width, or of the VAE's first width and a pixel, that are held at the widest moment: measured.
+WIDEST = 16
+CODEC_WIDEST = 22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,30 +376,14 @@ class Solver:
         return moved.to(latents.dtype)
 
 
-@torch.no_grad()
-def generate(
-    denoiser: CogVideoX, conditions: Prompted, noise: Float[Tensor, "b f c h w"], solver: Solver
-) -> Float[Tensor, "b f c h w"]:
-    """Latents of the coloured target. Raises FloatingPointError, naming the step, for values that are not finite."""
-    cache = denoiser.prepare(conditions)
-    latents = noise
-    for i, time in enumerate(solver.times):
-        clean = denoiser.predict(latents, time.expand(len(noise)), cache)
-        if not bool(torch.isfinite(clean).all()):
-            raise FloatingPointError(f"the model gave values that are not finite at step {i + 1} of {len(solver.times)}")
-        latents = solver.step(i, clean, latents)
-    return latents
-
-
 class CogVideoXCodec:
     """CogVideoX's causal VAE as diffusers ships it: 8x8 pixels and, after the first frame, 4 frames to a latent."""
 
     def __init__(self, vae: AutoencoderKLCogVideoX, patch: int = 2) -> None:
         """patch: latents along the side of a token."""
         self.vae: Any = vae
-        config = self.vae.config
-        self.scale: float = config.scaling_factor
-        self.compression = Compression(int(config.temporal_compression_ratio), 2 ** (len(config.block_out_channels) - 1), patch)
+        self.scale: float = self.vae.config.scaling_factor
+        self.compression = compression_of(self.vae.config, patch)
 
     def lean(self, on: bool = True) -> None:
         """Work tile by tile, and sample by sample of a batch: less memory, results that differ a little at the seams."""
@@ -407,6 +427,11 @@ class CogVideoXCodec:
                 )
 
 
+def compression_of(vae: Any, patch: int) -> Compression:
+    """Pixels per token, by a VAE's config and the latents along the side of a token."""
+    return Compression(int(vae.temporal_compression_ratio), 2 ** (len(vae.block_out_channels) - 1), patch)
+
+
 class Prompts:
     """T5's embeddings of prompts, each computed once and kept on disk; T5 is loaded only for a prompt not met before."""
 
@@ -419,13 +444,14 @@ class Prompts:
         files: Sequence[Path] = (),
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
+        rung: Rung = LADDER[0],
     ) -> None:
         """base: holds `tokenizer/` and `text_encoder/`; None = there is no T5. tokens, width: of an embedding, (tokens, width).
         folder: where embeddings are kept; None = the user's cache. files: embeddings that need no T5, such as that of the empty
-        prompt, as `write` makes them."""
+        prompt, as `write` makes them. rung: where T5 lies and how; it stays loaded on those that keep all weights at hand."""
         self.base, self.tokens, self.width = base, tokens, width
         self.folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "timecolor" / "prompts"
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype, self.rung = torch.device(device), dtype, rung
         self._known: dict[str, Tensor] = {}
         self._t5: tuple[Any, Any] | None = None
         self._identity: str | None = None
@@ -435,11 +461,23 @@ class Prompts:
 
     def branches(self, prompt: str, guidance: float = 1.0) -> Float[Tensor, "s n d"]:
         """What `Prompted.text` takes: the empty prompt and the prompt, or one alone where guidance can do nothing."""
-        return self(["", prompt] if guidance > 1 and prompt else [prompt])
+        return self(_texts(prompt, guidance))
 
     def __call__(self, prompts: Sequence[str]) -> Float[Tensor, "s n d"]:
         """Embeddings of prompts. Raises ValueError for an unknown one without T5."""
-        return torch.stack([self._embedding(prompt).to(self.device, self.dtype) for prompt in prompts])
+        found = torch.stack([self._embedding(prompt).to(self.device, self.dtype) for prompt in prompts])
+        if self.rung.weights != "all":
+            self.release()
+        return found
+
+    def knows(self, prompt: str) -> bool:
+        """Whether its embedding is at hand, so that T5 is not needed."""
+        return prompt in self._known or (self._has_t5 and self._file(prompt).exists())
+
+    @property
+    def loaded(self) -> bool:
+        """Whether T5 is."""
+        return self._t5 is not None
 
     def write(self, prompt: str, file: Path) -> None:
         """An embedding file, for machines without T5."""
@@ -454,7 +492,7 @@ class Prompts:
             if not self._has_t5:
                 where = f"{self.base} has no text_encoder/ and tokenizer/" if self.base else "there is no T5"
                 raise ValueError(f"prompt {prompt!r} has no embedding yet and {where}; add T5, or give an embedding file")
-            file = self.folder / f"{self._key(prompt)}.safetensors"
+            file = self._file(prompt)
             if file.exists():
                 self._known[prompt] = self._read(file)[1]
             else:
@@ -466,12 +504,15 @@ class Prompts:
     def _has_t5(self) -> bool:
         return self.base is not None and all((self.base / part).is_dir() for part in ("tokenizer", "text_encoder"))
 
-    def _key(self, prompt: str) -> str:
+    def _file(self, prompt: str) -> Path:
         assert self.base is not None
         if self._identity is None:
             self._identity = _identity(self.base / "tokenizer", self.base / "text_encoder")
-        return hashlib.sha256(json.dumps([self._identity, self.tokens, str(self.dtype), prompt]).encode()).hexdigest()
+        kind = "int8" if self.rung.eight_bits else str(self.dtype)
+        key = hashlib.sha256(json.dumps([self._identity, self.tokens, kind, prompt]).encode()).hexdigest()
+        return self.folder / f"{key}.safetensors"
 
+    @torch.inference_mode(False)  # or the weights would be bound to the mode in which they were first needed
     @torch.no_grad()
     def _encode(self, prompt: str) -> Tensor:
         assert self.base is not None
@@ -479,8 +520,9 @@ class Prompts:
             from transformers import T5EncoderModel, T5Tokenizer
 
             tokenizer = _reading(self.base / "tokenizer", T5Tokenizer.from_pretrained)
-            encoder = _loaded(T5EncoderModel, self.base / "text_encoder", dtype=self.dtype)
-            self._t5 = tokenizer, encoder.to(self.device).eval()
+            quantized = {"quantization_config": _eight_bits("transformers")} if self.rung.eight_bits else {}
+            encoder = _loaded(T5EncoderModel, self.base / "text_encoder", dtype=self.dtype, **quantized).eval()
+            self._t5 = tokenizer, _placed(encoder, self.device, self.rung, "leaf_level")
         tokenizer, encoder = self._t5
         given = tokenizer(prompt).input_ids
         if len(given) > self.tokens:
@@ -502,59 +544,331 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model from disk, for any number of jobs."""
+class Source:
+    """Where the parts of a model lie, checked as far as configs and the headers of files tell.
 
-    denoiser: CogVideoX
-    codec: CogVideoXCodec
-    prompts: Prompts
+    text: the directory that holds `tokenizer/` and `text_encoder/`, None = there is no T5. lora: None = a full fine-tune.
+    """
+
+    transformer: Path
+    lora: Path | None
+    scheduler: Path
+    vae: Path
+    text: Path | None
+
+    @classmethod
+    def of(cls, model: str | Path, base: str | Path | None = None) -> "Source":
+        """A fine-tune with `transformer/` (and `scheduler/`), or a peft LoRA, upon the CogVideoX-5b base, from disk or by hub id.
+
+        base: gives what the model's own directory lacks: vae, scheduler, tokenizer, text_encoder and, for a LoRA, the
+        transformer; None = the model has all. Raises ValueError, naming folder and remedy, for a part that is missing, broken or
+        of another model.
+        """
+        own = _folder(model)
+        lora = (own / "adapter_config.json").is_file()
+        # Hub ids bring the base's own transformer only for a LoRA, which lies upon it: it is the largest part.
+        parent = own if base is None else _folder(base, None if lora else "transformer/*")
+        if not lora and not (own / "transformer").is_dir():
+            raise ValueError(f"{own}: has neither transformer/ (a full fine-tune) nor adapter_config.json (a peft LoRA)")
+        source = cls(
+            _part("transformer", parent if lora else own),
+            own if lora else None,
+            _part("scheduler", own, parent),
+            _part("vae", own, parent),
+            next((p for p in (own, parent) if (p / "text_encoder").is_dir()), None),
+        )
+        rope_of(source.bare["transformer"].config)
+        source._check()
+        return source
+
+    @cached_property
+    def bare(self) -> dict[Part, Any]:
+        """Each model without its weights: config, names and sizes."""
+        parts: dict[Part, Any] = {
+            "transformer": _reading(self.transformer, lambda path: _meta(CogVideoXTransformer3DModel, _config(Path(path)))),
+            "vae": _reading(self.vae, lambda path: _meta(AutoencoderKLCogVideoX, _config(Path(path)))),
+        }
+        if self.text is not None:
+            from transformers import T5Config, T5EncoderModel
+
+            config = _config(self.text / "text_encoder")
+            parts["text_encoder"] = _meta(T5EncoderModel, T5Config(**config))
+        return parts
+
+    def _check(self) -> None:
+        transformer, vae = self.bare["transformer"].config, self.bare["vae"].config
+        for name, at_vae, at_transformer in (
+            ("latent channels", vae.latent_channels, transformer.in_channels),
+            ("frames a latent", vae.temporal_compression_ratio, transformer.temporal_compression_ratio),
+        ):
+            if at_vae != at_transformer:
+                raise ValueError(
+                    f"{self.vae}: has {at_vae} {name} but the transformer {at_transformer}; give the base it was made from"
+                )
+        if self.text is not None:
+            _part("tokenizer", self.text)
+            given, width = self.bare["text_encoder"].config.d_model, transformer.text_embed_dim
+            if given != width:
+                folder = self.text / "text_encoder"
+                raise ValueError(f"{folder}: its embeddings have {given} channels but the transformer takes {width}")
+        _check_files(self.transformer, self.bare["transformer"])
+        _check_files(self.vae, self.bare["vae"])
 
 
-def load(
+class CogVideoXModel:
+    """A model from disk, for any number of jobs (implements `denoiser.Model`); every part is read when it is first needed."""
+
+    hints = False
+    draws_lines = True
+
+    def __init__(
+        self,
+        source: Source,
+        device: torch.device,
+        dtype: torch.dtype,
+        memory: str = "auto",
+        prompt_folder: Path | None = None,
+        embeddings: Sequence[Path] = (),
+    ) -> None:
+        """memory: a rung of `LADDER`; auto = whoever asks settles one for each job. prompt_folder, embeddings: see `Prompts`.
+
+        Raises ValueError for an unknown rung, and ModuleNotFoundError where int8 is asked for without torchao.
+        """
+        names = [rung.name for rung in LADDER]
+        if memory not in ("auto", *names):
+            raise ValueError(f"memory is {memory!r}; use auto, {', '.join(names)}")
+        if memory == "int8" and not _has_torchao():
+            raise ModuleNotFoundError("memory int8 needs torchao; install it with: pip install 'timecolor[int8]'", name="torchao")
+        self.source, self.device, self.dtype, self.memory = source, device, dtype, memory
+        self.config: Any = source.bare["transformer"].config
+        self._vae_config: Any = source.bare["vae"].config
+        self.compression = compression_of(self._vae_config, self.config.patch_size)
+        self.text: int = self.config.max_text_seq_length
+        self.layers: int = self.config.num_layers
+        self.scheduler = _reading(source.scheduler, CogVideoXDDIMScheduler.from_pretrained)
+        side = min(self.config.sample_height, self.config.sample_width) * self.compression.space
+        # As published (TimeColor §3 and the release).
+        self.defaults = Defaults(steps=50, short_side=side, window=None, cells="majority", regime="joint", guidance=3.0)
+        self._parts: dict[Part, Any] = {}
+        self._prompts_at = (prompt_folder, embeddings)
+        self._rung = LADDER[0]
+        self.prompts = self._prompts()
+        self.settle("resident" if memory == "auto" else memory)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the transformer learned."""
+        return sum(p.numel() for p in self.source.bare["transformer"].parameters())
+
+    @property
+    def denoiser(self) -> "CogVideoXModel":
+        """Itself, since the network comes to the device only when it is used."""
+        return self
+
+    def prepare(self, conditions: Conditions) -> CogVideoXCache:
+        """See `CogVideoX.prepare`."""
+        return self.network.prepare(conditions)
+
+    def predict(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, " b"], cache: CogVideoXCache) -> Tensor:
+        """See `CogVideoX.predict`."""
+        return self.network.predict(latents, timestep, cache)
+
+    @property
+    def network(self) -> CogVideoX:
+        """The transformer, brought to the device."""
+        denoiser = self._part("transformer")
+        denoiser.branches = self._rung.branches
+        return denoiser
+
+    @property
+    def codec(self) -> CogVideoXCodec:
+        """The VAE, brought to the device."""
+        codec = CogVideoXCodec(self._part("vae"), self.config.patch_size)
+        codec.lean(self._rung.tiles)
+        return codec
+
+    def encode_sketch(self, frames: UInt8[np.ndarray, "t h w 3"]) -> Float[Tensor, "1 f c y x"]:
+        """See `CogVideoXCodec.encode`: the sketch as a whole video."""
+        return self.codec.encode(frames)
+
+    def encode_references(self, pictures: Sequence[Picture], size: Clip) -> Float[Tensor, "1 r c y x"]:
+        """Each alone, as a video of one frame, with its own lines."""
+        y, x = size.height // self.compression.space, size.width // self.compression.space
+        codec = self.codec if pictures else None
+        encoded = [codec.encode(picture.image[None]) for picture in pictures] if codec else []
+        return torch.cat(encoded, dim=1) if encoded else torch.zeros(1, 0, self.config.in_channels, y, x)
+
+    def decode(self, latents: Float[Tensor, "1 f c y x"]) -> Float[np.ndarray, "t h w 3"]:
+        """See `CogVideoXCodec.decode`."""
+        return self.codec.decode(latents)
+
+    def noise(self, grid: Grid, seed: int, first: int) -> Float[Tensor, "1 f c y x"]:
+        """That of diffusers' pipeline for the seed, in float32 whatever the model computes in."""
+        patch, generator = self.config.patch_size, torch.Generator().manual_seed(seed)
+        size = (self.config.in_channels, grid.height * patch, grid.width * patch)
+        return torch.stack([torch.randn(size, generator=generator) for _ in range(first + grid.frames)][first:])[None]
+
+    def told(self, conditions: Conditions, prompt: str, guidance: float) -> Prompted:
+        """Conditions with the prompt's embedding. Raises ValueError for an unknown prompt where there is no T5."""
+        if self._taking_turns and not all(map(self.prompts.knows, _texts(prompt, guidance))):
+            self._send_away()
+        given = {field.name: getattr(conditions, field.name) for field in fields(Conditions)}
+        return Prompted(**given, text=self.prompts.branches(prompt, guidance), guidance=guidance)
+
+    def solver(self, name: str | None, steps: int, seed: int) -> Solver:
+        """DDIM, or another that needs fewer steps. Raises ValueError for one that there is not."""
+        if name not in (None, *get_args(SolverName)):
+            raise ValueError(f"solver is {name!r}; CogVideoX models have {', '.join(get_args(SolverName))}")
+        return Solver(self.scheduler, steps, cast(SolverName, name or "ddim"), seed)
+
+    def settle(self, rung: str) -> None:
+        """Run what follows on this rung of `LADDER`. Parts that lie otherwise than it has them are read again."""
+        new, old = next(r for r in LADDER if r.name == rung), self._rung
+        if (new.weights, new.eight_bits) != (old.weights, old.eight_bits):
+            self._parts.clear()
+            self._rung = new
+            self.prompts = self._prompts()
+        self._rung = new
+
+    def memory_bytes(self, work: Work) -> dict[str, int]:
+        """Peak of a job by rung, without what the parts that are already there take; the rung of 8 bits only with torchao."""
+        held = sum(
+            tensor.numel() * tensor.element_size()
+            for part in self._parts.values()
+            for tensor in (*part.parameters(), *part.buffers())
+            if tensor.device.type == self.device.type
+        )
+        rungs = (rung for rung in LADDER if not rung.eight_bits or _has_torchao())
+        return {rung.name: max(0, self._peak(work, rung) - held) for rung in rungs}
+
+    def operations(self, work: Work) -> float:
+        """Each token against all; of the labels' rule, which leaves out a little, nothing is known yet."""
+        width = self.config.num_attention_heads * self.config.attention_head_dim
+        kept = (work.grid.frames + work.references) * work.grid.per_frame
+        live = self.text + work.grid.tokens
+        branches = 2 if guided(work.prompt, work.guidance) else 1
+
+        def run(tokens: int, seen: int) -> float:
+            return float(self.config.num_layers * tokens * (24 * width**2 + 4 * seen * width))
+
+        if work.rule.regime == "cached":
+            return run(kept, kept) + work.steps * branches * run(live, live + kept)
+        return work.steps * branches * run(live + kept, live + kept)
+
+    def _prompts(self) -> Prompts:
+        folder, files = self._prompts_at
+        return Prompts(
+            self.source.text, self.text, self.config.text_embed_dim, folder, files, self.device, self.dtype, self._rung
+        )
+
+    @property
+    def _taking_turns(self) -> bool:
+        return _take_turns(self._rung, self.device)
+
+    def _part(self, name: Part) -> Any:
+        if self._taking_turns:
+            self._send_away(name)
+        # Not in inference mode, or the weights would be bound to it.
+        with torch.inference_mode(False), torch.no_grad():
+            if name not in self._parts:
+                self._parts[name] = self._read(name)
+            elif self._taking_turns:
+                self._parts[name].to(self.device)
+        return self._parts[name]
+
+    def _send_away(self, but: Part | None = None) -> None:
+        """Make room: on a GPU the others wait in the host's memory, on a CPU they are read again when they are needed."""
+        others: list[Part] = [name for name in self._parts if name != but]
+        for name in others:
+            if self.device.type == "cpu":
+                del self._parts[name]
+            else:
+                with torch.inference_mode(False), torch.no_grad():
+                    self._parts[name].to("cpu")
+
+    def _read(self, name: Part) -> Any:
+        if name == "vae":
+            vae = _loaded(AutoencoderKLCogVideoX, self.source.vae, torch_dtype=self.dtype)
+            return vae.to(self.device).eval().requires_grad_(False)
+        eight = self._rung.eight_bits
+        quantized = {"quantization_config": _eight_bits("diffusers")} if eight and self.source.lora is None else {}
+        transformer = _loaded(CogVideoXTransformer3DModel, self.source.transformer, torch_dtype=self.dtype, **quantized)
+        if self.source.lora is not None:
+            transformer = _with_lora(transformer, self.source.lora)
+            if eight:
+                _quantize(transformer)
+        denoiser = CogVideoX(transformer, self.scheduler, self._rung.branches).eval().requires_grad_(False)
+        denoiser.transformer = _placed(denoiser.transformer, self.device, self._rung, "block_level")
+        return denoiser
+
+    def _peak(self, work: Work, rung: Rung) -> int:
+        """Bytes on the device at the worst moment of a job: weights and what is computed with them."""
+        item = self.dtype.itemsize
+        bare = self.source.bare
+        weights = {name: _weight_bytes(model, item, rung.eight_bits and name != "vae") for name, model in bare.items()}
+        network, pictures = self._network_bytes(work, rung), self._codec_bytes(work, rung)
+        texts = _texts(work.prompt, work.guidance)
+        text = 0 if all(map(self.prompts.knows, texts)) and not self.prompts.loaded else weights.get("text_encoder", 0)
+        if rung.weights == "all":
+            return weights["transformer"] + weights["vae"] + text + max(network, pictures)
+        if _take_turns(rung, self.device):
+            transformer = weights["transformer"]
+            if rung.eight_bits and self.source.lora is not None:  # worked in at full width, then made smaller
+                transformer = max(transformer, _weight_bytes(bare["transformer"], item, False) - network)
+            return max(text, weights["vae"] + pictures, transformer + network)
+        # The next group comes while one is at work.
+        blocks = bare["transformer"].transformer_blocks
+        block = _weight_bytes(blocks[0], item, rung.eight_bits)
+        rest = weights["transformer"] - len(blocks) * block
+        leaf = max((m.weight.numel() for m in bare["text_encoder"].modules() if hasattr(m, "weight")), default=0) if text else 0
+        return weights["vae"] + max(2 * leaf * item, pictures, rest + 2 * block + network)
+
+    def _network_bytes(self, work: Work, rung: Rung) -> int:
+        """Activations of a block at its widest, which is the MLP or the attention's rotated keys, and keys that are kept."""
+        width = self.config.num_attention_heads * self.config.attention_head_dim
+        kept = (work.grid.frames + work.references) * work.grid.per_frame
+        live, item = self.text + work.grid.tokens, self.dtype.itemsize
+        if work.rule.regime == "cached":
+            # Each layer sees a copy of the kept keys beside its own.
+            held = 2 * self.config.num_layers * kept * width * item
+            return held + max(WIDEST * kept, WIDEST * live + 2 * (live + kept)) * width * item
+        both = 2 if guided(work.prompt, work.guidance) and rung.branches == "together" else 1
+        return both * WIDEST * (live + kept) * width * item
+
+    def _codec_bytes(self, work: Work, rung: Rung) -> int:
+        """Activations of the VAE's decoder at its widest, for the frames that it takes at once, and the whole clip twice."""
+        clip = work.working
+        area = clip.height * clip.width
+        at_once = 3 if clip.frames == 1 else 2 * self.compression.time + 1  # a causal convolution has two more before the first
+        tile = min(area, self._vae_config.sample_height * self._vae_config.sample_width // 4) if rung.tiles else area
+        colours = clip.frames * area * 3 * (2 * self.dtype.itemsize + 8)
+        return colours + CODEC_WIDEST * at_once * tile * self._vae_config.block_out_channels[0] * self.dtype.itemsize
+
+
+def load_model(
     model: str | Path,
     base: str | Path | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
+    memory: str = "auto",
     prompt_folder: Path | None = None,
     embeddings: Sequence[Path] = (),
-) -> Loaded:
-    """A fine-tune with `transformer/` (and `scheduler/`), or a peft LoRA, upon the CogVideoX-5b base, from disk or by hub id.
+) -> CogVideoXModel:
+    """See `Source.of` and `CogVideoXModel`. Reads configs and headers; the weights follow when they are needed."""
+    return CogVideoXModel(Source.of(model, base), torch.device(device), dtype, memory, prompt_folder, embeddings)
 
-    base: gives what the model's own directory lacks: vae, scheduler, tokenizer, text_encoder and, for a LoRA, the transformer;
-    None = the model has all. prompt_folder, embeddings: see `Prompts`. Raises ValueError, naming folder and remedy, for a part
-    that is missing, broken or of another model.
-    """
-    own = _folder(model)
-    lora = (own / "adapter_config.json").is_file()
-    # Hub ids bring the base's own transformer only for a LoRA, which lies upon it: it is the largest part.
-    parent = own if base is None else _folder(base, None if lora else "transformer/*")
-    if not lora and not (own / "transformer").is_dir():
-        raise ValueError(f"{own}: has neither transformer/ (a full fine-tune) nor adapter_config.json (a peft LoRA)")
 
-    transformer: Any = _loaded(CogVideoXTransformer3DModel, _part("transformer", parent if lora else own), torch_dtype=dtype)
-    rope_of(transformer.config)
-    if lora:
-        transformer = _with_lora(transformer, own)
-    scheduler = _reading(_part("scheduler", own, parent), CogVideoXDDIMScheduler.from_pretrained)
-    vae = _loaded(AutoencoderKLCogVideoX, _part("vae", own, parent), torch_dtype=dtype)
-    for name, at_vae, at_transformer in (
-        ("latent channels", vae.config.latent_channels, transformer.config.in_channels),
-        ("frames a latent", vae.config.temporal_compression_ratio, transformer.config.temporal_compression_ratio),
-    ):
-        if at_vae != at_transformer:
-            raise ValueError(
-                f"{parent}/vae: has {at_vae} {name} but the transformer {at_transformer}; give the base it was made from"
-            )
+def _texts(prompt: str, guidance: float) -> list[str]:
+    """The texts of a guidance's branches."""
+    return ["", prompt] if guided(prompt, guidance) else [prompt]
 
-    width, text = transformer.config.text_embed_dim, next((p for p in (own, parent) if (p / "text_encoder").is_dir()), None)
-    if text is not None:
-        _part("tokenizer", text)
-        given = _config(text / "text_encoder").get("d_model")
-        if given != width:
-            raise ValueError(f"{text}/text_encoder: its embeddings have {given} channels but the transformer takes {width}")
-    prompts = Prompts(text, transformer.config.max_text_seq_length, width, prompt_folder, embeddings, device, dtype)
-    denoiser = CogVideoX(transformer.to(device), scheduler)
-    return Loaded(denoiser.eval().requires_grad_(False), CogVideoXCodec(vae.to(device).eval(), denoiser.patch), prompts)
+
+def _take_turns(rung: Rung, device: torch.device) -> bool:
+    return rung.weights == "parts" or (rung.weights == "groups" and device.type == "cpu")
+
+
+def _has_torchao() -> bool:
+    return importlib.util.find_spec("torchao") is not None
 
 
 _EXPECTED = {
@@ -619,6 +933,75 @@ def _reading(folder: Path, read: Callable[[str], Any]) -> Any:
         raise ValueError(f"{folder}: cannot be read ({_line(error)}); it is incomplete or of another model") from error
 
 
+def _meta(kind: Any, config: Any) -> Any:
+    """A model of a config without its weights: names and sizes alone."""
+    with torch.device("meta"):
+        return kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+
+
+def _check_files(folder: Path, expected: nn.Module) -> None:
+    """Raise ValueError where the headers of the weights' files tell that they are cut short or of another model."""
+    sizes: dict[str, list[int]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(str(file), framework="pt") as opened:
+                sizes |= {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{file}: cannot be read ({_line(error)}); it is incomplete or of another model") from error
+    if not sizes:
+        return  # in another format, which is looked at when it is read
+    needed = {name: list(tensor.shape) for name, tensor in expected.state_dict().items()}
+    for what, names in (
+        ("missing", needed.keys() - sizes.keys()),
+        ("mismatched", {name for name, size in needed.items() if sizes.get(name, size) != size}),
+    ):
+        if names:
+            raise ValueError(
+                f"{folder}: {len(names)} weights are {what} (such as {min(names)}); it is incomplete or of another model"
+            )
+
+
+def _placed(model: Any, device: torch.device, rung: Rung, groups: Literal["block_level", "leaf_level"]) -> Any:
+    """A model on the device, or in the host's memory with hooks that bring it there group by group."""
+    if rung.weights != "groups" or device.type == "cpu":
+        return model.to(device)
+    streams = device.type == "cuda"
+    apply_group_offloading(model, device, offload_type=groups, num_blocks_per_group=1, use_stream=streams)
+    return model
+
+
+_WHOLE = ["patch_embed", "time_embedding", "norm_out", "proj_out"]  # few weights on which everything hangs
+
+
+def _eight_bits(library: Literal["diffusers", "transformers"]) -> Any:
+    """What makes a library read the weights of linear layers as integers of 8 bits, each row with its scale."""
+    from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports]
+
+    config = Int8WeightOnlyConfig(version=2)
+    if library == "diffusers":
+        from diffusers import TorchAoConfig
+
+        return TorchAoConfig(config, modules_to_not_convert=_WHOLE)
+    from transformers import TorchAoConfig as OfTransformers
+
+    return OfTransformers(config)
+
+
+def _quantize(transformer: Any) -> None:
+    """What `_eight_bits` does on reading, to a transformer that is there."""
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_  # pyright: ignore[reportMissingImports]
+
+    quantize_(transformer.transformer_blocks, Int8WeightOnlyConfig(version=2))
+
+
+def _weight_bytes(model: nn.Module, item: int, eight_bits: bool) -> int:
+    total = sum(p.numel() for p in model.parameters()) * item
+    if eight_bits:
+        linear = [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n.split(".")[0] not in _WHOLE]
+        total -= sum(m.weight.numel() * (item - 1) - m.weight.shape[0] * 4 for m in linear)
+    return total
+
+
 def _with_lora(transformer: Any, folder: Path) -> Any:
     """The transformer with a LoRA worked into its weights, so that it costs nothing more."""
     from peft import PeftModel
@@ -643,6 +1026,11 @@ def _identity(*folders: Path) -> str:
                     file.seek(max(end, size - end))
                     digest.update(file.read())
     return digest.hexdigest()
+
+
+def guided(prompt: str, guidance: float) -> bool:
+    """Whether guidance takes two branches: the empty prompt and the prompt."""
+    return guidance != 1 and bool(prompt)
 
 
 def _write_embedding(file: Path, embedding: Tensor, prompt: str) -> None:

@@ -143,7 +143,10 @@ class Coloured:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a job takes. memory_bytes: peak beyond the program itself. operations: multiply-adds x 2 of the network."""
+    """What a job takes. memory_bytes: peak beyond the program itself. operations: multiply-adds x 2 of the network.
+
+    rung: of the model's memory ladder, on which the job would run; rungs: the peak on each, fastest first.
+    """
 
     working: Clip
     grid: Grid
@@ -151,6 +154,8 @@ class Need:
     tokens: int
     memory_bytes: int
     operations: float
+    rung: str
+    rungs: Mapping[str, int]
 
 
 class Cancelled(Exception):  # noqa: N818 (not an error)
@@ -182,20 +187,31 @@ class Colorizer:
         grid, compression = work.grid, self.model.compression
         pictures = READ_AT_ONCE * shot.height * shot.width * 3 * 12 + grid.tokens * compression.time * compression.cell**2 * 3
         tokens = 2 * grid.tokens + references * grid.per_frame
-        memory = self.model.memory_bytes(work) + pictures
-        return Need(work.working, grid, work.piece, tokens, memory, self.model.operations(work))
+        rungs = {rung: peak + pictures for rung, peak in self.model.memory_bytes(work).items()}
+        rung = self.model.memory
+        if rung == "auto":
+            free = _free_bytes(self.model.device)
+            fitting = (rung for rung, peak in rungs.items() if free is None or peak <= free)
+            rung = next(fitting, min(rungs, key=lambda rung: rungs[rung]))
+        return Need(work.working, grid, work.piece, tokens, rungs[rung], self.model.operations(work), rung, rungs)
+
+    def fits(self, need: Need) -> bool:
+        """Whether there is the memory for it now; True where the system does not tell."""
+        free = _free_bytes(self.model.device)
+        return free is None or need.memory_bytes <= free
 
     @torch.inference_mode()
     def measured_seconds(self, need: Need, references: int, options: ColorizeOptions) -> float:
         """Time of the network's part of a job, from a run of a few drawings at the job's working size."""
         options = options.settled(self.model)
         model, compression = self.model, self.model.compression
+        model.settle(need.rung)
         few = compression.clip(Grid(min(3, need.grid.frames), need.grid.height, need.grid.width))
         work = self._work(few, references, replace(options, size=min(few.height, few.width)))
         blank = np.zeros((few.frames, few.height, few.width, 3), np.uint8)
         empty = Picture(blank[0], blank[0], blank[0, ..., 0])
         sketch, pictures = model.encode_sketch(blank), model.encode_references([empty] * references, few)
-        conditions = self._conditions(sketch, pictures, unlabelled(work.grid), options)
+        conditions = self._conditions(work.grid, sketch, pictures, unlabelled(work.grid), options)
         latents = model.noise(work.grid, 0, 0).to(self.model.device, self.model.dtype)
         seconds = []
         for _ in range(2):  # the first run warms up
@@ -241,7 +257,9 @@ class Colorizer:
         frames, height, width = shot.sketch.shape[:3]
         native = Clip(frames, height, width)
         sketch = _Extracted(shot.sketch, options.sketch_style) if options.extract_lines else shot.sketch
-        working = self._work(native, len(shot.references), options).working
+        need = self.need(native, len(shot.references), options)
+        working = need.working
+        self.model.settle(need.rung)
 
         drawings = _Drawings(working, shot, self.model.compression, options.cells or "coverage")
         for start in range(0, frames, READ_AT_ONCE):
@@ -253,10 +271,11 @@ class Colorizer:
         bare = not self.model.draws_lines and all(r.alpha is not None for r in shot.references)
         pictures = [codec.letterbox(r, working, native, 255 if bare else 0) for r in shot.references]
         whole = {r: pictures[r] for r, reference in enumerate(shot.references) if reference.shows_frame(height, width)}
+        tracks = {r: _track(picture, drawings.sketches) for r, picture in whole.items()}
         finisher = Finisher.of(shot, drawings.labels, FinishOptions(options.lines, options.finish, options.palette))
 
         shown = 0
-        for first, stop, colours in self._sample(drawings, pictures, whole, options):
+        for first, stop, colours in self._sample(drawings, pictures, tracks, options):
             if isinstance(colours, Progress):
                 yield colours
                 continue
@@ -268,10 +287,11 @@ class Colorizer:
                 areas = None if shot.labels is None else np.asarray(shot.labels.video[shown:until])
                 for i, original in enumerate(originals):
                     cells = colours[drawings.of_frame[shown + i] - first]
-                    drawing = drawings.sketches[drawings.of_frame[shown + i]]
+                    at = drawings.of_frame[shown + i]
+                    drawing = drawings.sketches[at]
                     if self.model.draws_lines and options.lines != "model":
                         cells = _fills(cells, drawing)
-                    flows = [propagation.flows(picture.lines, drawing) for picture in whole.values()]
+                    flows = [_flows(picture, drawing, tracks[r][at]) for r, picture in whole.items()]
                     yield Coloured(shown + i, finisher(cells, original, None if areas is None else areas[i], flows))
                     yield Progress("finishing", shown + i + 1, frames)
                 shown = until
@@ -285,16 +305,21 @@ class Colorizer:
             raise ValueError(f"{shot.name}: sketch is {width}x{height} pixels; give at least {least}x{least}")
         if len(shot.references) > MOST_REFERENCES:
             raise ValueError(f"{shot.name}: has {len(shot.references)} references; give at most {MOST_REFERENCES}")
+        self.model.solver(options.solver, options.steps or 1, options.seed)
         self._check_memory(Clip(frames, height, width), len(shot.references), options)
         if not options.extract_lines:
             require_line_art(shot.sketch, shot.name)
 
     def _sample(
-        self, drawings: "_Drawings", pictures: Sequence[Picture], whole: Mapping[int, Picture], options: ColorizeOptions
+        self,
+        drawings: "_Drawings",
+        pictures: Sequence[Picture],
+        tracks: Mapping[int, Sequence[np.ndarray]],
+        options: ColorizeOptions,
     ) -> Iterator[tuple[int, int, np.ndarray | Progress]]:
         """Colours of drawings first:stop, float (n, y, x, 3), piece by piece; progress on the way.
 
-        whole: references that show a whole frame, by index, of which hints are made.
+        tracks: of references that show a whole frame, by index; of these hints are made.
         A piece is run with as many drawings around it as can touch it, so that cutting does not show in the result.
         """
         model, total = self.model, len(drawings.sketches)
@@ -311,11 +336,14 @@ class Colorizer:
             yield first, stop, Progress("preparing", number, len(starts))
             # Entered anew for each part, since whoever reads this iterator must not be left in inference mode.
             with _running():
-                sketch = model.encode_sketch(np.stack(drawings.padded(low, high)))
-                hints = self._hints(drawings.sketches[low:high], whole)
-                conditions = self._conditions(sketch, references, drawings.bits(low, high), options, low, *hints)
+                padded = np.stack(drawings.padded(low, high))
+                grid = model.compression.grid(Clip(*padded.shape[:3]))
+                sketch = model.encode_sketch(padded)
+                followed = {r: (pictures[r], track[low:high]) for r, track in tracks.items()}
+                hints = self._hints(drawings.sketches[low:high], followed)
+                conditions = self._conditions(grid, sketch, references, drawings.bits(low, high), options, low, *hints)
                 cache = model.denoiser.prepare(conditions)
-                noise = model.noise(conditions.layout.grid, options.seed, low).to(model.device, model.dtype)
+                noise = model.noise(grid, options.seed, low).to(model.device, model.dtype)
             yield first, stop, Progress("preparing", number + 1, len(starts))
             steps = sample(model.denoiser, noise, cache, model.solver(options.solver, work.steps, options.seed))
             latents = noise
@@ -323,12 +351,14 @@ class Colorizer:
                 with _running():
                     latents = next(steps).latents
                 yield first, stop, Progress("sampling", number * work.steps + done, len(starts) * work.steps)
+            del steps, cache  # room for the decoder
             with _running():
                 colours = model.decode(latents)
             yield first, stop, colours[first - low : stop - low]
 
     def _conditions(
         self,
+        grid: Grid,
         sketch: Tensor,
         references: Tensor,
         bits: Tensor,
@@ -338,10 +368,6 @@ class Colorizer:
         hint_of: Tensor | None = None,
     ) -> Conditions:
         model = self.model
-        patch = model.compression.patch
-        grid = Grid(sketch.shape[1], sketch.shape[3] // patch, sketch.shape[4] // patch)
-        if not model.draws_lines:  # its conditions are pixels
-            grid = Grid(sketch.shape[1], sketch.shape[3] // model.compression.cell, sketch.shape[4] // model.compression.cell)
         layout = TokenLayout(grid, references.shape[1], text=model.text)
         conditions = Conditions(
             layout,
@@ -354,14 +380,21 @@ class Colorizer:
             hints,
             hint_of,
         )
-        return model.told(conditions, options.prompt, options.guidance if options.guidance is not None else 1.0)
+        return model.told(conditions, options.prompt, _guidance(options))
 
-    def _hints(self, drawings: Sequence[np.ndarray], whole: Mapping[int, Picture]) -> tuple[Tensor | None, Tensor | None]:
+    def _hints(
+        self, drawings: Sequence[np.ndarray], followed: Mapping[int, tuple[Picture, Sequence[np.ndarray]]]
+    ) -> tuple[Tensor | None, Tensor | None]:
         """The references that show a whole frame, carried onto each drawing, and which reference each is of."""
-        if not whole or not self.model.hints:
+        if not followed or not self.model.hints:
             return None, None
-        made = [np.concatenate([propagation.candidates(p.fills, p.lines, d) for p in whole.values()]) for d in drawings]
-        of = torch.tensor([list(whole)]).repeat_interleave(propagation.CANDIDATES, dim=1)
+        made = [
+            np.concatenate(
+                [propagation.candidates(p.fills, p.lines, _flows(p, drawing, track[i])) for p, track in followed.values()]
+            )
+            for i, drawing in enumerate(drawings)
+        ]
+        of = torch.tensor([list(followed)]).repeat_interleave(propagation.CANDIDATES + 1, dim=1)
         return codec.encode_hints(np.stack(made)).to(self.model.device, self.model.dtype), of.to(self.model.device)
 
     def _work(self, shot: Clip, references: int, options: ColorizeOptions) -> Work:
@@ -375,29 +408,46 @@ class Colorizer:
         # In `joint`, references carry news from any frame to any other.
         if rule.window is not None and rule.regime == "cached" and compression.time == 1:
             piece = min(piece, max(PIECE_TOKENS // (2 * grid.per_frame), 3 * self._halo(options), 1))
-        return Work(working, grid, piece, references, options.steps, rule, options.guidance or 1.0)
+        return Work(working, grid, piece, references, options.steps, rule, _guidance(options), options.prompt)
 
     def _halo(self, options: ColorizeOptions) -> int:
         """Drawings to either side that can touch a drawing: the window, once a layer and step."""
         return (_rule(options).window or 0) * self.model.layers * (options.steps or 1)
 
     def _check_memory(self, shot: Clip, references: int, options: ColorizeOptions) -> None:
-        free = _free_bytes(self.model.device)
-        need = self.need(shot, references, options).memory_bytes
-        if free is None or need <= free:
+        free, need = _free_bytes(self.model.device), self.need(shot, references, options)
+        if free is None or need.memory_bytes <= free:
             return
-        got = f"the job needs {need / 2**30:.1f} GiB but {free / 2**30:.1f} GiB are free"
+        got = f"the job needs {need.memory_bytes / 2**30:.1f} GiB but {free / 2**30:.1f} GiB are free"
+        leaner = next((rung for rung, peak in need.rungs.items() if peak <= free), None)
+        if leaner is not None:
+            raise MemoryError(f"{got}; --memory {leaner} would fit")
         window = min(1, _rule(options).window or 1) if self.model.defaults.window is not None else "all"
         least = self.model.compression.cell
         for short in range(options.size or least, least - 1, -least):
             if self.need(shot, references, replace(options, size=short, window=window)).memory_bytes <= free:
-                raise MemoryError(f"{got}; size {short} with window {window} would fit")
+                narrow = "" if window == "all" else f" with window {window}"
+                raise MemoryError(f"{got}; size {short}{narrow} would fit")
         raise MemoryError(f"{got}; free some, or cut the shot")
 
 
 def _rule(options: ColorizeOptions) -> Rule:
     window = None if options.window in (None, "all") else int(options.window)
     return Rule(options.regime or "cached", window)
+
+
+def _guidance(options: ColorizeOptions) -> float:
+    return 1.0 if options.guidance is None else float(options.guidance)
+
+
+def _track(picture: Picture, drawings: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The picture's flow onto each drawing, followed from one to the next; float16, since all are kept."""
+    views = [propagation.ink(drawing) for drawing in drawings]
+    return [flow.astype(np.float16) for flow, _ in propagation.follow(picture.lines, views)]
+
+
+def _flows(picture: Picture, drawing: np.ndarray, track: np.ndarray) -> list[np.ndarray]:
+    return [*propagation.flows(picture.lines, drawing), track.astype(np.float32)]
 
 
 def _fills(picture: np.ndarray, drawing: np.ndarray) -> np.ndarray:
@@ -496,7 +546,8 @@ def _filled_up(items: list, compression: Compression) -> list:
 def _free_bytes(device: torch.device) -> int | None:
     """Memory that can still be taken, or None where the system does not tell."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, for what comes
+        return torch.cuda.mem_get_info(device)[0] + kept
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         line = next((x for x in meminfo.read_text().splitlines() if x.startswith("MemAvailable")), None)

@@ -1,6 +1,6 @@
 """The line between a model and everything around it: conditions in, a cache once per shot, a prediction at every step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -84,6 +84,7 @@ class Work:
     steps: int
     rule: Rule
     guidance: float = 1.0
+    prompt: str = ""
 
 
 @runtime_checkable
@@ -92,6 +93,7 @@ class Model(Protocol):
 
     compression: pixels to tokens. text: tokens of a prompt, 0 = it reads none. layers: how often news moves on by a window in one
     prediction. hints: it takes pictures carried onto the frames. draws_lines: it decodes to whole pictures, otherwise to fills.
+    memory: the rung of its memory ladder that the user asked for; auto = the fastest that fits.
     """
 
     defaults: Defaults
@@ -100,6 +102,7 @@ class Model(Protocol):
     layers: int
     hints: bool
     draws_lines: bool
+    memory: str
 
     @property
     def device(self) -> torch.device:
@@ -145,8 +148,12 @@ class Model(Protocol):
         """A `sampling.Solver`; None = its own. Raises ValueError for one that it does not have."""
         ...
 
-    def memory_bytes(self, work: Work) -> int:
-        """Peak of the network's part of a job, beyond the program and the weights that are loaded."""
+    def memory_bytes(self, work: Work) -> Mapping[str, int]:
+        """Peak of the network's part of a job by rung of the memory ladder, fastest first, beyond what is already taken."""
+        ...
+
+    def settle(self, rung: str) -> None:
+        """Run what follows on this rung, one of `memory_bytes`."""
         ...
 
     def operations(self, work: Work) -> float:

@@ -26,6 +26,7 @@ class ToonModel:
 
     text = 0
     draws_lines = False
+    memory = "auto"
 
     def __post_init__(self) -> None:
         config = self.toon.config
@@ -88,12 +89,15 @@ class ToonModel:
             raise ValueError(f"solver is {name!r}; toon has euler alone")
         return Euler(steps)
 
-    def memory_bytes(self, work: Work) -> int:
+    def memory_bytes(self, work: Work) -> dict[str, int]:
         """Keys and values of all layers, and activations at the widest moment: the MLP's hidden layer and its input."""
         config, item = self.toon.config, self.dtype.itemsize
         tokens, references = work.piece * work.grid.per_frame, work.references * work.grid.per_frame
         kept = 2 * config.layers * (2 * tokens + references) * config.width * item
-        return kept + 12 * (tokens + references) * config.width * item
+        return {"resident": kept + 12 * (tokens + references) * config.width * item}
+
+    def settle(self, rung: str) -> None:
+        """It has one rung."""
 
     def operations(self, work: Work) -> float:
         """Target and sketch tokens, each against what it sees."""

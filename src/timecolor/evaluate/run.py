@@ -179,7 +179,7 @@ def evaluate(
 ) -> Iterator[Done | Skipped]:
     """Measure and draw every case, then write out/results.json.
 
-    command: noted in the results. overwrite: replace other results in `out`. part: (i, n) = only every n-th case from the i-th on,
+    command: noted in the results. overwrite: replace other results in `out`. part: (i, n) = every n-th case from the i-th on,
     for processes that share `out`; the same command without it then writes the results. Raises InputError for broken input unless
     the plan skips it, for a folder that holds another evaluation, and where nothing is left to measure.
     """

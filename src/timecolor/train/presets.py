@@ -1,7 +1,9 @@
 """Presets: named, typed, few. A run writes the one it used into its folder."""
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
+from timecolor.correspondence import CellRule, Regime
 from timecolor.toon import ToonConfig
 from timecolor.world import HELD_OUT_SEED
 
@@ -80,3 +82,87 @@ PRESETS: dict[str, Preset] = {
         validation_shots=2,
     ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Finetune:
+    """All that decides a fine-tune of CogVideoX on precomputed latents.
+
+    lora: rank of a LoRA on the attention's projections, None = all weights are trained. batch: samples of a step, over all ranks;
+    a rank runs its share one by one. compute: in which precision the network runs; what is trained is kept in float32.
+    ema: decay of the average that is exported, None = the weights themselves. Rates and steps are usual ones, not measured.
+    """
+
+    lora: int | None = None
+    regime: Regime = "cached"
+    cells: CellRule = "coverage"
+    # The published order and an integer ratio for what is mixed in (TimeColor, spec of the release); shares and steps are ours.
+    stages: tuple[Stage, ...] = (Stage(0.2, 1.0, 0.0, 0.0), Stage(0.5, 1.0, 2.0, 0.0), Stage(1.0, 1.0, 1.0, 3.0))
+    steps: int = 10_000
+    batch: int = 12  # as published: 6 GPUs, gradients of 2 accumulated
+    rate: float = 1e-5
+    warmup: int = 200
+    weight_decay: float = 1e-4
+    ema: float | None = None
+    drop_caption: float = 0.1
+    drop_reference: float = 0.05
+    keep_labels: float = 0.9  # share of labelled samples whose labels are used; in the others all see every reference
+    compute: Literal["bfloat16", "float32"] = "bfloat16"
+    seed: int = 0
+    checkpoint_every: int = 250
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "warmup", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        if self.lora is not None and self.lora < 1:
+            raise ValueError(f"lora is {self.lora}; give a rank of at least 1, or None for all weights")
+
+
+FINETUNES: dict[str, Finetune] = {
+    "cogvideox-full": Finetune(ema=0.999),
+    "cogvideox-lora": Finetune(lora=128, rate=1e-4),
+    "debug-cogvideox-full": Finetune(
+        steps=4, batch=4, rate=1e-3, warmup=1, ema=0.9, compute="float32", checkpoint_every=2, log_every=1
+    ),
+    "debug-cogvideox-lora": Finetune(
+        lora=4, steps=4, batch=4, rate=1e-3, warmup=1, compute="float32", checkpoint_every=2, log_every=1
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PrecomputeOptions:
+    """What of each shot is encoded, and how.
+
+    Parameters
+    ----------
+    frames
+        Length of the target, the last so many frames of a shot (4k+1); of a shorter shot, the most that fits.
+    size
+        Working short side in pixels; unset (None), the model's own (480).
+    stills
+        Coloured frames kept as references for arbitrary frame, besides the target's first.
+    shard
+        Shots in a file.
+    count
+        How many shots `world` gives.
+    seed
+        Of the world and of the choice of stills.
+    """
+
+    frames: int = 17
+    size: int | None = None
+    stills: int = 4
+    shard: int = 16
+    count: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("frames", 1), ("size", 1), ("stills", 0), ("shard", 1), ("count", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}; give at least {least}")
+        if self.seed == HELD_OUT_SEED:
+            raise ValueError(f"seed {self.seed} is the held-out world's; give another")
