@@ -260,15 +260,27 @@ def test_palette_survives_compression_and_a_painting_has_none():
     assert palette_of([]).colours.shape == (0, 3)
 
 
-def test_references_that_are_flat_all_over_make_every_region_flat():
-    sketch, fills = drawing()
+def test_references_that_are_flat_all_over_make_small_closed_regions_flat():
+    small = (100, 120, 140, 180)
+    sketch, fills = box(paper(240, 320), *small, BLACK, 2), box(paper(240, 320), *small, GREEN)
     flat = palette_of([Reference(fills)])
     assert flat.complete
     doubtful = cells(fills, 8)
-    doubtful[: len(doubtful) // 2] = 0.7 * doubtful[: len(doubtful) // 2] + 0.3  # the model pales towards the top
-    found = finish(doubtful, sketch, NO_LINES, flat)
-    spread = finish(doubtful, sketch, NO_LINES, Palette(flat.colours))
-    assert len(np.unique(found.reshape(-1, 3), axis=0)) <= 4 < len(np.unique(spread.reshape(-1, 3), axis=0))
+    doubtful[15:17] = 0.6 * doubtful[15:17] + 0.4  # the model pales towards the end
+    found, spread = (finish(doubtful, sketch, NO_LINES, palette) for palette in (flat, Palette(flat.colours)))
+    inside = np.s_[104:137, 124:177]
+    assert len(np.unique(found[inside].reshape(-1, 3), axis=0)) == 1
+    assert len(np.unique(spread[inside].reshape(-1, 3), axis=0)) > 4
+
+
+def test_what_nobody_drew_is_no_flat_region():
+    fills = box(paper(240, 320), 0, 0, 240, 160, RED)
+    fills = box(fills, 60, 200, 120, 280, BLUE)
+    flat = palette_of([Reference(fills)])
+    assert flat.complete
+    found = finish(cells(fills, 8), paper(240, 320), NO_LINES, flat)
+    assert np.abs(found[120, 40].astype(int) - RED).max() < 12
+    assert np.abs(found[90, 240].astype(int) - BLUE).max() < 12
 
 
 def test_a_reference_with_a_gradient_is_not_flat_all_over():

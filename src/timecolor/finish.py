@@ -69,6 +69,8 @@ SAME, OTHER = 6.0, 16.0
 # A reference with less than this share of flat colours is painted and has no palette; from this share on it is flat all over.
 FLAT_ART = 0.15
 COMPLETE = 0.9
+# Up to this share of the frame, and if so much of it is so near to its colour (Lab), a region is closed, and of one flat colour.
+SMALL, MOSTLY, NEAR = 0.05, 0.6, 25.0
 
 
 def finish(
@@ -103,7 +105,8 @@ def finish(
     for mine, known in bound:
         snapped, stray[mine] = _snap(flat[mine], known.colours)
         if known.complete:
-            stray[mine], sure[mine] = False, True
+            closed = mine[cells.closed(found)[mine]]
+            stray[closed], sure[closed] = False, True
         if options.palette == "snap":
             flat[mine] = snapped
     fills = flat[areas]
@@ -312,7 +315,7 @@ def _bound(
 
 
 def _flat_colours(reference: Reference) -> tuple[list[tuple[tuple[int, ...], int]], float]:
-    """Colours of a reference's flat areas with their pixel counts, none of a painted one; the share of its paint that has them."""
+    """Colours of a reference's flat areas with their pixel counts, none of a painted one; the share of paint that has them."""
     image = reference.image
     h, w = image.shape[:2]
     # A window wider than a line: lines and their anti-aliasing are nowhere flat in it.
@@ -564,6 +567,18 @@ class _Cells:
             off = ((values - centre[self.area]) ** 2).sum(axis=1)
             centre = mean(base * (np.exp(-off / (2 * width**2)) + 1e-9), values)
         return centre
+
+    def closed(self, found: np.ndarray) -> np.ndarray:
+        """Regions that may be taken for one flat colour, bool (areas,): small ones, most of which is near their colour `found`.
+
+        Others are open: their lines have gaps, or nobody drew what lies in them.
+        """
+        weight = self.share * self.deep
+        away = np.linalg.norm(_lab(self.colours).reshape(-1, 3)[self.cell] - _lab(found)[self.area], axis=1)
+        near = np.bincount(self.area, weight * (away < NEAR), self.areas)
+        size = np.bincount(self.area, self.share, self.areas)
+        total = np.bincount(self.area, weight, self.areas)
+        return (near >= MOSTLY * total) & (size <= SMALL * size.sum())
 
     def explain(self, flat: np.ndarray, blur: float) -> np.ndarray:
         """What the model would show, had every region the colour `flat` (areas, 3): (h', w', 3)."""
