@@ -268,7 +268,7 @@ def evaluate(
     out
         The report's folder.
     methods
-        Of timecolor, copy, flow, analogy, segments; with commas between.
+        Of timecolor, copy, flow, analogy, segments, paste; with commas between.
     protocols
         With commas between; a shot is measured under those it has the references for.
     peers

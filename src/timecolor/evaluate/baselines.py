@@ -1,8 +1,8 @@
 """What a model has to beat: four ways to colour a shot without training, each through the finish stage that the model has.
 
 copy: a reference as it stands. flow: references warped along optical flow between drawings. analogy: patches of a reference's
-line art sought in the drawing. segments: closed regions of the drawing matched to those of a reference. `copy_baseline` is the
-bare picture, pasted.
+line art sought in the drawing. segments: closed regions of the drawing matched to those of a reference. And paste, the bare
+picture without the shot's lines: where a shot hardly moves and its sketch is rough, it is the nearest to the truth.
 
 All are given what the model is given: the sketch, the references, and the labels where the shot has any. A label without a
 reference, and what no reference shows, stays white paper.
@@ -23,7 +23,7 @@ from timecolor.shapes import Bool, Float, UInt8
 from timecolor.shot import Reference, Shot
 from timecolor.sketch import without_lines
 
-BaselineName = Literal["copy", "flow", "analogy", "segments"]
+BaselineName = Literal["copy", "flow", "analogy", "segments", "paste"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 
 PAPER = 255
@@ -47,11 +47,13 @@ def baseline(name: str, shot: Shot, options: FinishOptions = finish.DEFAULT) -> 
 
     Raises ValueError for an unknown name, a shot without references, and a label whose reference is not there.
     """
-    if name not in _METHODS:
+    if name not in BASELINES:
         raise ValueError(f"unknown baseline {name!r}; use one of {', '.join(BASELINES)}")
     if not shot.references:
         raise ValueError(f"{shot.name}: no reference to take colours from; give at least one")
     started = time.perf_counter()
+    if name == "paste":
+        return Made(np.array(copy_baseline(shot)), time.perf_counter() - started)
     method, side = _METHODS[name]
     scene = _Scene.of(shot, side)
     finisher = Finisher.of(shot, scene.labels, options)
