@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "propagation": "shapes",
     "finish": "shapes shot sketch propagation",
     # the façade
-    "models": "shapes geometry denoiser toon diffusion weights cogvideox codec",
+    "models": "shapes geometry denoiser toon diffusion weights cogvideox codec propagation",
     "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation",
     # files
     "media": "shot",

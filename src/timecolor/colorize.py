@@ -388,14 +388,12 @@ class Colorizer:
         """The references that show a whole frame, carried onto each drawing, and which reference each is of."""
         if not followed or not self.model.hints:
             return None, None
-        made = [
-            np.concatenate(
-                [propagation.candidates(p.fills, p.lines, _flows(p, drawing, track[i])) for p, track in followed.values()]
-            )
-            for i, drawing in enumerate(drawings)
-        ]
+        hints = []
+        for i, drawing in enumerate(drawings):
+            made = [propagation.candidates(p.fills, p.lines, _flows(p, drawing, track[i])) for p, track in followed.values()]
+            hints.append(codec.encode_hints(np.concatenate(made)[None]).to(self.model.device, self.model.dtype))
         of = torch.tensor([list(followed)]).repeat_interleave(propagation.CANDIDATES + 1, dim=1)
-        return codec.encode_hints(np.stack(made)).to(self.model.device, self.model.dtype), of.to(self.model.device)
+        return torch.cat(hints, dim=1), of.to(self.model.device)
 
     def _work(self, shot: Clip, references: int, options: ColorizeOptions) -> Work:
         """The job as the model sees it. options: settled."""

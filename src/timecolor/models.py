@@ -12,6 +12,7 @@ from timecolor import codec, weights
 from timecolor.denoiser import Conditions, Defaults, Model, Picture, Work
 from timecolor.diffusion import Euler
 from timecolor.geometry import Clip, Compression, Grid
+from timecolor.propagation import CANDIDATES
 from timecolor.shapes import Float, UInt8
 from timecolor.toon import Toon
 
@@ -90,11 +91,15 @@ class ToonModel:
         return Euler(steps)
 
     def memory_bytes(self, work: Work) -> dict[str, int]:
-        """Keys and values of all layers, and activations at the widest moment: the MLP's hidden layer and its input."""
+        """Keys and values of all layers, activations at the widest moment (the MLP's hidden layer and its input), and hints.
+
+        Every reference counts as one that hints are made of.
+        """
         config, item = self.toon.config, self.dtype.itemsize
         tokens, references = work.piece * work.grid.per_frame, work.references * work.grid.per_frame
         kept = 2 * config.layers * (2 * tokens + references) * config.width * item
-        return {"resident": kept + 12 * (tokens + references) * config.width * item}
+        offered = work.references * (CANDIDATES + 1) * tokens * (4 * config.cell**2 + config.width) if config.hints else 0
+        return {"resident": kept + (12 * (tokens + references) * config.width + 2 * offered) * item}
 
     def settle(self, rung: str) -> None:
         """It has one rung."""
