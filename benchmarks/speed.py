@@ -57,7 +57,9 @@ def conditions(
     layout = TokenLayout(grid, len(shot.references))
     pictures = [codec.letterbox(r, working) for r in shot.references]
     to = {"device": model.device, "dtype": model.dtype}
-    hints = [propagation.candidates(pictures[0].fills, pictures[0].lines, drawing) for drawing in np.asarray(shot.sketch)]
+    plate = pictures[0]
+    ways = [propagation.flows(plate.lines, drawing) for drawing in np.asarray(shot.sketch)]
+    hints = [propagation.candidates(plate.fills, plate.lines, flows) for flows in ways]
     given = Conditions(
         layout,
         shot_tokens(layout, bits[None]),

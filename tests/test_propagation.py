@@ -36,7 +36,7 @@ def test_warping_along_no_flow_changes_nothing_and_a_whole_pixel_shifts():
 @pytest.mark.parametrize("shift", [2, 5])
 def test_colours_follow_their_lines(shift):
     lines = propagation.darkness(drawing())
-    made = propagation.candidates(coloured(), lines, drawing(shift))
+    made = propagation.candidates(coloured(), lines, propagation.flows(lines, drawing(shift)))
     assert made.shape == (propagation.CANDIDATES, 96, 144, 4)
     assert np.array_equal(made[0], np.dstack([coloured(), lines]))
     inside = np.zeros((96, 144), bool)
@@ -51,3 +51,28 @@ def test_a_coloured_trace_line_is_ink():
     frame[1, 1] = (255, 0, 0)
     assert propagation.darkness(frame)[1, 1] == 255
     assert propagation.darkness(frame)[0, 0] == 0
+
+
+def test_a_picture_is_followed_farther_than_flow_reaches_at_once():
+    shifts = list(range(0, 61, 6))
+    views = [propagation.ink(drawing(shift)) for shift in shifts]
+    found = propagation.follow(views[0], views)
+    direct = propagation.line_flow(views[0], views[-1])
+    truth = coloured(shifts[-1]).astype(int)
+    inside = np.zeros((96, 144), bool)
+    inside[40:57, 50 + shifts[-1] - 8 : 50 + shifts[-1] + 9] = True
+    followed, at_once = (
+        np.abs(propagation.warp(coloured(), flow).astype(int) - truth)[inside].mean() for flow in (found[-1][0], direct)
+    )
+    assert followed < 0.5 * at_once
+    assert found[0][1].mean() < found[-1][1].mean() + 1e-6
+
+
+def test_the_fittest_flow_lays_lines_on_lines():
+    lines, view = propagation.ink(drawing()), propagation.ink(drawing(5))
+    still = np.zeros((96, 144, 2), np.float32)
+    moved = still.copy()
+    moved[:, :100, 0] = -5
+    best, misfit = propagation.fittest(lines, view, [still, moved])
+    assert best is moved
+    assert misfit.mean() < propagation.fittest(lines, view, [still])[1].mean()

@@ -23,7 +23,7 @@ def test_every_command_in_it_exists():
     assert commands
     assert commands <= {name for name in app if not name.startswith("-")}
     options = {o for line in re.findall(r"^timecolor .*$", README, re.M) for o in re.findall(r" (--[a-z-]+)", line)}
-    assert options <= {"--reference", "--format", "--lines", "--height", "--width", "--frames", "--preset"}
+    assert options <= {"--base", "--model", "--reference", "--format", "--lines", "--height", "--width", "--frames", "--preset"}
 
 
 def test_files_it_names_exist():

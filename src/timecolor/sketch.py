@@ -183,7 +183,8 @@ def without_lines(
         gone |= alpha <= 127
     if not gone.any() or gone.all():
         return image
-    _, nearest = cv2.distanceTransformWithLabels(gone.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    found = cv2.distanceTransformWithLabels(gone.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    nearest = np.asarray(found[1], np.int32)
     kept = np.flatnonzero(~gone)
     source = np.zeros(int(nearest.max()) + 1, np.int64)
     source[nearest.ravel()[kept]] = kept

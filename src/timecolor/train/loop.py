@@ -121,9 +121,8 @@ def _predict(
     frames, height, width = clean.shape[1], clean.shape[3] // preset.model.patch, clean.shape[4] // preset.model.patch
     layout = TokenLayout(Grid(frames, height, width), batch.references.shape[1])
     tokens = shot_tokens(layout, batch.bits).to(device)
-    pictures = [x.to(device) for x in (batch.sketch, batch.references)]
-    hints, hint_of = batch.hints.to(device), batch.hint_of.to(device)
-    conditions = Conditions(layout, tokens, *pictures, RULE, start=start, hints=hints, hint_of=hint_of)
+    sketch, references, hints, of = (x.to(device) for x in (batch.sketch, batch.references, batch.hints, batch.hint_of))
+    conditions = Conditions(layout, tokens, sketch, references, RULE, start=start, hints=hints, hint_of=of)
     times = times.to(device)
     return model(diffusion.noised(clean, noise, times), times, conditions), clean
 
