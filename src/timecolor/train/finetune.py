@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
@@ -33,12 +34,13 @@ from timecolor.layout import TokenLayout
 from timecolor.shapes import Float, Int
 from timecolor.train.loop import Report, _forget_after
 from timecolor.train.precompute import Entry, Precomputed, Sample
-from timecolor.train.presets import Finetune
+from timecolor.train.presets import Finetune, Stage
 
 Protocol = Literal["start frame", "arbitrary frame", "multi-reference"]
 PROTOCOLS: tuple[Protocol, ...] = ("start frame", "arbitrary frame", "multi-reference")
 LORA_ON = ["to_q", "to_k", "to_v", "to_out.0"]
 KEPT = 2  # checkpoints
+_PROTOCOL, _ORDER, _SAMPLE = range(1, 4)  # what a random stream is for
 NEEDED: dict[Protocol, str] = {
     "start frame": "a coloured frame",
     "arbitrary frame": "two coloured frames (see --stills)",
@@ -48,9 +50,10 @@ NEEDED: dict[Protocol, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One sample of a step. reference: the still of the one-reference protocols; kept: the references of multi-reference.
+    """One sample of a step.
 
-    labels: whether its labels are used. seed: of its noise. time: training timestep, 0 = nearly clean.
+    number: which. still: the one that the protocols of one reference take. kept: references that are not dropped. labels: whether
+    they are used. time: training timestep, 0 = nearly clean. seed: of the noise.
     """
 
     number: int
@@ -68,10 +71,10 @@ def draws(preset: Finetune, samples: list[Entry], step: int, times: int = 1000) 
 
     Raises ValueError where no sample has what a protocol of this step's stage needs.
     """
-    rng = np.random.default_rng((preset.seed, step))
+    rng = np.random.default_rng((preset.seed, _PROTOCOL, step))
     stage = next(s for s in preset.stages if step < s.until * preset.steps or s is preset.stages[-1])
-    shares = np.array([stage.start_frame, stage.arbitrary_frame, stage.multi_reference])
-    protocol = PROTOCOLS[rng.choice(3, p=shares / shares.sum())]
+    shares = np.array(_shares(stage))
+    protocol = PROTOCOLS[rng.choice(len(PROTOCOLS), p=shares / shares.sum())]
     pool = _pool(samples, protocol)
     return [_draw(preset, samples, pool, protocol, step, place, times) for place in range(preset.batch)]
 
@@ -79,15 +82,20 @@ def draws(preset: Finetune, samples: list[Entry], step: int, times: int = 1000) 
 def _draw(preset: Finetune, samples: list[Entry], pool: list[int], protocol: Protocol, step: int, place: int, times: int) -> Draw:
     # Every epoch has each sample of the pool once, in an order of its own.
     epoch, index = divmod(step * preset.batch + place, len(pool))
-    number = pool[np.random.default_rng((preset.seed, epoch, len(pool))).permutation(len(pool))[index]]
+    number = pool[np.random.default_rng((preset.seed, _ORDER, epoch)).permutation(len(pool))[index]]
     entry = samples[number]
-    rng = np.random.default_rng((preset.seed, step, place))
+    rng = np.random.default_rng((preset.seed, _SAMPLE, step, place))
     caption = "" if rng.random() < preset.drop_caption else entry.caption
     still = int(rng.integers(1, entry.stills)) if protocol == "arbitrary frame" else 0
     offered = range(entry.references) if protocol == "multi-reference" else range(1)
     kept = tuple(r for r in offered if rng.random() >= preset.drop_reference)
     labels = protocol == "multi-reference" and entry.labelled and bool(rng.random() < preset.keep_labels)
     return Draw(number, protocol, caption, still, kept, labels, int(rng.integers(times)), int(rng.integers(2**63)))
+
+
+def _shares(stage: Stage) -> tuple[float, ...]:
+    """How often a stage draws each of `PROTOCOLS`."""
+    return stage.start_frame, stage.arbitrary_frame, stage.multi_reference
 
 
 def _pool(samples: list[Entry], protocol: Protocol) -> list[int]:
@@ -182,8 +190,9 @@ def finetune(
     shots.check(source)
     if preset.lora is not None and (model is not None or source.lora is not None):
         raise ValueError("a LoRA lies upon the base's own transformer; leave out --model, or train cogvideox-full")
-    for step in {round(stage.until * preset.steps) - 1 for stage in preset.stages}:
-        draws(preset, shots.samples, max(step, 0))
+    for i, protocol in enumerate(PROTOCOLS):
+        if any(_shares(stage)[i] for stage in preset.stages):
+            _pool(shots.samples, protocol)
     with _ranks(device) as mesh:
         rank, ranks = mesh.get_rank(), mesh.size()
         if preset.batch % ranks:
@@ -216,7 +225,7 @@ def finetune(
             for place in range(rank, preset.batch, ranks):
                 loss = _loss(denoiser, preset, shots, chosen[place], device)
                 each[place] = loss.detach()
-                # FSDP takes the mean over ranks, and gathers after every sample, so that no rank holds a whole gradient.
+                # FSDP takes the mean over ranks. It does so after every sample, so that no rank has to hold a whole gradient.
                 tail = sum((end.sum() for end in denoiser.ends), torch.zeros((), device=device))
                 (loss * ranks / preset.batch + 0 * tail).backward()
                 denoiser.ends.clear()
@@ -245,10 +254,10 @@ def finetune(
                 if rank == 0:
                     with (folder / "metrics.jsonl").open("a") as log:
                         log.write(json.dumps(asdict(report)) + "\n")
+            if last:  # before the checkpoint: whoever resumes at the last step finds it done
+                _export(preset, folder / "model", source, denoiser, tuned, average or trained, done)
             if done % preset.checkpoint_every == 0 or last:
                 state.save(done)
-            if last:
-                _export(preset, folder / "model", source, denoiser, tuned, average or trained, done)
             if report is not None:
                 yield report
             if late:
@@ -289,7 +298,7 @@ def _built(preset: Finetune, source: Source, mesh: DeviceMesh, device: torch.dev
     compute = getattr(torch, preset.compute)
     dtype = torch.float32 if preset.lora is None else compute
     with torch.no_grad():
-        bare = copy.deepcopy(source.bare["transformer"]).to(dtype)
+        bare: Any = nn.Module.to(copy.deepcopy(source.bare["transformer"]), dtype)
     tuned = None if preset.lora is None else _with_lora(bare, preset)
     bare.train().enable_gradient_checkpointing()
     model = cogvideox.CogVideoXModel(source, torch.device("cpu"), dtype, "resident")
@@ -307,7 +316,7 @@ def _built(preset: Finetune, source: Source, mesh: DeviceMesh, device: torch.dev
 
     weights: dict[str, Any] = {}
     if mesh.get_rank() == 0:
-        read = model.denoiser.transformer
+        read = model.network.transformer
         if preset.lora is not None:
             torch.manual_seed(preset.seed)
             _with_lora(read, preset)
@@ -325,7 +334,7 @@ def _with_lora(transformer: Any, preset: Finetune) -> Any:
     return get_peft_model(transformer, LoraConfig(r=preset.lora, lora_alpha=preset.lora, target_modules=LORA_ON))
 
 
-def _loss(denoiser: ShardedCogVideoX, preset: Finetune, shots: Precomputed, draw: Draw, device: torch.device) -> Tensor:
+def _loss(denoiser: CogVideoX, preset: Finetune, shots: Precomputed, draw: Draw, device: torch.device) -> Tensor:
     sample = shots.read(draw.number)
     given = conditions(preset, draw, sample, shots.prompt(draw.caption), denoiser.patch)
     clean = sample.target[None].float()
@@ -381,8 +390,11 @@ class _State:
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = {"step": torch.zeros((), device=_step_device(self.optimizer, parameter)), **moments}
         try:
+            for file in path.glob("*.safetensors"):
+                with safe_open(file, "pt"):
+                    pass  # whole, by its header
             checkpoint.load(self._tensors(), storage_reader=checkpoint.HuggingFaceStorageReader(str(path)))
-        except Exception as error:
+        except (SafetensorError, OSError, checkpoint.CheckpointException) as error:
             line = str(error).strip().splitlines()[-1]
             raise ValueError(f"{path}: cannot be read ({line}); delete it to go on from the checkpoint before it") from error
         return steps[-1]
