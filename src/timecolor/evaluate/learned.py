@@ -190,7 +190,7 @@ def load_inception(weights_dir: Path | None, device: str = "cpu") -> Callable[[n
         return lambda clip: _framewise(lambda x: network(x, return_features=True), clip, device)
     _state(path)  # torch-fidelity would unpickle anything: first make sure that it is nothing but weights
     try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # pyright: ignore[reportMissingImports] (of the extra `metrics`)
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # pyright: ignore
     except ImportError as error:
         raise MissingError(f"{path.name} is here, but torch-fidelity is not ({error}); {_EXTRA}") from None
     except RuntimeError as error:  # torchvision that does not fit torch fails so
