@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -426,6 +426,8 @@ def test_better_figures_stand_higher_and_more_steps_further_right():
 
 
 @given(st.floats(-1e4, 1e4), st.floats(0, 1e4))
+@example(0.0, 5e-324)
+@example(1e4, 1e-12)
 def test_ticks_enclose_the_values_and_are_few(low, span):
     ticks = plots._ticks(low, low + span)
     slack = 1e-6 * max(1, abs(low), span)

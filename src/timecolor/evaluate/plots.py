@@ -1,6 +1,7 @@
 """Small line plots as inline SVG. Colours and type come from the page's style sheet, so they follow light and dark."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -106,7 +107,9 @@ def _polygon(x: float | int, y: float | int, *corners: tuple[float | int, float 
 
 def _ticks(low: float, high: float) -> list[float]:
     """Round values that enclose [low, high], three to eight of them."""
-    span = high - low or max(abs(high), 1) * 0.1
+    span = high - low
+    if span <= max(1e-9 * max(abs(low), abs(high)), sys.float_info.min):  # too near to be told apart
+        span = max(abs(high), 1) * 0.1
     rough = span / 4
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * size for factor in (1, 2, 5, 10) if factor * size >= rough)

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -155,7 +156,8 @@ class ShardedCogVideoX(CogVideoX):
     """The denoiser as FSDP can follow it.
 
     ends: outputs of runs that are made for their keys alone. They belong into the loss, times 0: for FSDP the way back begins
-    at a module's output, where it gathers the weights that the way back of the keys needs too.
+    at a module's output, where it gathers the weights that the way back of the keys needs too. (Under checkpointing, running a
+    block again would gather them as well.)
     """
 
     def __init__(self, transformer: Any, scheduler: Any) -> None:
@@ -300,7 +302,9 @@ def _built(preset: Finetune, source: Source, mesh: DeviceMesh, device: torch.dev
     with torch.no_grad():
         bare: Any = nn.Module.to(copy.deepcopy(source.bare["transformer"]), dtype)
     tuned = None if preset.lora is None else _with_lora(bare, preset)
-    bare.train().enable_gradient_checkpointing()
+    bare.train()
+    if preset.checkpointing:
+        bare.enable_gradient_checkpointing()
     model = cogvideox.CogVideoXModel(source, torch.device("cpu"), dtype, "resident")
     denoiser = ShardedCogVideoX(bare, model.scheduler)
 
@@ -311,6 +315,8 @@ def _built(preset: Finetune, source: Source, mesh: DeviceMesh, device: torch.dev
         fully_shard(part, mesh=mesh, mp_policy=policy)
     for block in bare.transformer_blocks:
         fully_shard(block, mesh=mesh, mp_policy=inner)
+    # Its output is one, and nothing works in place on it.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     fully_shard(bare, mesh=mesh, mp_policy=inner)
     bare.to_empty(device=device)
 

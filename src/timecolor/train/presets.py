@@ -90,6 +90,7 @@ class Finetune:
 
     lora: rank of a LoRA on the attention's projections, None = all weights are trained. batch: samples of a step, over all ranks;
     a rank runs its share one by one. compute: in which precision the network runs; what is trained is kept in float32.
+    checkpointing: blocks are run again on the way back instead of keeping what they computed.
     ema: decay of the average that is exported, None = the weights themselves. Rates and steps are usual ones, not measured.
     """
 
@@ -108,6 +109,7 @@ class Finetune:
     drop_reference: float = 0.05
     keep_labels: float = 0.9  # share of labelled samples whose labels are used; in the others all see every reference
     compute: Literal["bfloat16", "float32"] = "bfloat16"
+    checkpointing: bool = True
     seed: int = 0
     checkpoint_every: int = 250
     log_every: int = 10
