@@ -74,5 +74,5 @@ def test_hints_are_encoded_as_references_are():
     picture = np.random.default_rng(0).integers(0, 255, (2, 3, 8, 8, 4)).astype(np.uint8)
     hints = codec.encode_hints(picture)
     assert hints.shape == (1, 2, 3, 4, 8, 8)
-    one = Picture(picture[1, 2, ..., :3], picture[1, 2, ..., :3], picture[1, 2, ..., 3])
+    one = Picture(picture[1, 2, ..., :3], picture[1, 2, ..., :3], picture[1, 2, ..., 3], np.ones(picture.shape[2:4], bool))
     torch.testing.assert_close(hints[:, 1, 2:3], codec.encode_reference(one))

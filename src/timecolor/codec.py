@@ -89,7 +89,9 @@ def letterbox(reference: Reference, clip: Clip, frame: Clip | None = None, groun
         return canvas
 
     whole, bare = (placed(Reference(x, alpha).over(ground), ground) for x in (image, fills))
-    return Picture(whole, bare, placed(ink, 0))
+    cut = reference.cut_out(frame.height, frame.width).alpha
+    shown = np.full((height, width), 255, np.uint8) if cut is None else cut
+    return Picture(whole, bare, placed(ink, 0), placed(_resize(shown, *size), 0) > 127)
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timecolor import codec, models, propagation
+from timecolor import analogy, codec, models, propagation
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Model, Picture, Work
@@ -128,7 +128,7 @@ _MODELS_OWN = ("cells", "regime", "solver")  # choices that may be left to the m
 class Progress:
     """Where the work is: `done` of `total` of a stage."""
 
-    stage: Literal["reading", "preparing", "sampling", "finishing"]
+    stage: Literal["reading", "matching", "preparing", "sampling", "finishing"]
     done: int
     total: int
 
@@ -209,7 +209,7 @@ class Colorizer:
         few = compression.clip(Grid(min(3, need.grid.frames), need.grid.height, need.grid.width))
         work = self._work(few, references, replace(options, size=min(few.height, few.width)))
         blank = np.zeros((few.frames, few.height, few.width, 3), np.uint8)
-        empty = Picture(blank[0], blank[0], blank[0, ..., 0])
+        empty = Picture(blank[0], blank[0], blank[0, ..., 0], blank[0, ..., 0] > 0)
         sketch, pictures = model.encode_sketch(blank), model.encode_references([empty] * references, few)
         conditions = self._conditions(work.grid, sketch, pictures, unlabelled(work.grid), options)
         latents = model.noise(work.grid, 0, 0).to(self.model.device, self.model.dtype)
@@ -272,10 +272,16 @@ class Colorizer:
         pictures = [codec.letterbox(r, working, native, 255 if bare else 0) for r in shot.references]
         whole = {r: pictures[r] for r, reference in enumerate(shot.references) if reference.shows_frame(height, width)}
         tracks = {r: _track(picture, drawings.sketches) for r, picture in whole.items()}
+        analogies = []
+        if self.model.hints:
+            on_paper = shot.labels is None and all(r.cut_out(height, width).alpha is not None for r in shot.references)
+            for r, picture in enumerate(pictures):
+                analogies.append(list(drawings.analogies(r, picture, r in whole, on_paper)))
+                yield Progress("matching", r + 1, len(pictures))
         finisher = Finisher.of(shot, drawings.labels, FinishOptions(options.lines, options.finish, options.palette))
 
         shown = 0
-        for first, stop, colours in self._sample(drawings, pictures, tracks, options):
+        for first, stop, colours in self._sample(drawings, pictures, tracks, analogies, options):
             if isinstance(colours, Progress):
                 yield colours
                 continue
@@ -315,11 +321,13 @@ class Colorizer:
         drawings: "_Drawings",
         pictures: Sequence[Picture],
         tracks: Mapping[int, Sequence[np.ndarray]],
+        analogies: Sequence[Sequence[np.ndarray]],
         options: ColorizeOptions,
     ) -> Iterator[tuple[int, int, np.ndarray | Progress]]:
         """Colours of drawings first:stop, float (n, y, x, 3), piece by piece; progress on the way.
 
-        tracks: of references that show a whole frame, by index; of these hints are made.
+        tracks: of references that show a whole frame, by index. analogies: each reference carried onto each drawing by what its lines
+        look like. Of both hints are made.
         A piece is run with as many drawings around it as can touch it, so that cutting does not show in the result.
         """
         model, total = self.model, len(drawings.sketches)
@@ -340,7 +348,8 @@ class Colorizer:
                 grid = model.compression.grid(Clip(*padded.shape[:3]))
                 sketch = model.encode_sketch(padded)
                 followed = {r: (pictures[r], track[low:high]) for r, track in tracks.items()}
-                hints = self._hints(drawings.sketches[low:high], followed)
+                carried = [of_reference[low:high] for of_reference in analogies]
+                hints = self._hints(drawings.sketches[low:high], followed, carried)
                 conditions = self._conditions(grid, sketch, references, drawings.bits(low, high), options, low, *hints)
                 cache = model.denoiser.prepare(conditions)
                 noise = model.noise(grid, options.seed, low).to(model.device, model.dtype)
@@ -383,17 +392,21 @@ class Colorizer:
         return model.told(conditions, options.prompt, _guidance(options))
 
     def _hints(
-        self, drawings: Sequence[np.ndarray], followed: Mapping[int, tuple[Picture, Sequence[np.ndarray]]]
+        self,
+        drawings: Sequence[np.ndarray],
+        followed: Mapping[int, tuple[Picture, Sequence[np.ndarray]]],
+        analogies: Sequence[Sequence[np.ndarray]],
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The references that show a whole frame, carried onto each drawing, and which reference each is of."""
-        if not followed or not self.model.hints:
+        """References carried onto each drawing, and which reference each hint is of: whole frames by flow, all by analogy."""
+        if not analogies:
             return None, None
         hints = []
         for i, drawing in enumerate(drawings):
             made = [propagation.candidates(p.fills, p.lines, _flows(p, drawing, track[i])) for p, track in followed.values()]
+            made.append(np.stack([of_reference[i] for of_reference in analogies]))
             hints.append(codec.encode_hints(np.concatenate(made)[None]).to(self.model.device, self.model.dtype))
-        of = torch.tensor([list(followed)]).repeat_interleave(propagation.CANDIDATES + 1, dim=1)
-        return torch.cat(hints, dim=1), of.to(self.model.device)
+        of = [r for r in followed for _ in range(propagation.CANDIDATES + 1)] + list(range(len(analogies)))
+        return torch.cat(hints, dim=1), torch.tensor([of]).to(self.model.device)
 
     def _work(self, shot: Clip, references: int, options: ColorizeOptions) -> Work:
         """The job as the model sees it. options: settled."""
@@ -521,6 +534,17 @@ class _Drawings:
             return unlabelled(grid)
         ids = torch.from_numpy(np.stack(known).astype(np.int64))
         return label_bits(ids, self._labels_of, self._compression, self._cells)[None]
+
+    def analogies(self, r: int, picture: Picture, whole: bool, on_paper: bool) -> Iterator[np.ndarray]:
+        """Reference `r` carried onto every drawing, where it may colour it; on_paper: the white around it may be taken too."""
+        lines = [propagation.ink(sketch) for sketch in self.sketches]
+        everywhere = np.ones(lines[0].shape, bool)
+        areas = [
+            everywhere if area is None else np.isin(area, [label for label in self.labels if r in self._labels_of(label)])
+            for area in self._areas
+        ]
+        known = picture.shown | on_paper
+        return analogy.hints_of(picture.fills, picture.lines, known, whole, lines, areas, self._shot.labels is not None)
 
     def _check_labels(self, new: set[int]) -> None:
         count = len(self._shot.references)

@@ -12,7 +12,7 @@ from timecolor.attention import Execution
 from timecolor.correspondence import CellRule, Regime, Rule, Tokens
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
-from timecolor.shapes import Float, Int, UInt8
+from timecolor.shapes import Bool, Float, Int, UInt8
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,14 @@ class Denoiser(Protocol):
 class Picture:
     """A reference at the working size, letterboxed.
 
-    image: with its own lines, uint8 (h, w, 3). fills: without them. lines: their darkness, uint8 (h, w).
+    image: with its own lines, uint8 (h, w, 3). fills: without them. lines: their darkness, uint8 (h, w). shown: where there is
+    anything, bool (h, w); the black that a cut-out stands on is nothing.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
     fills: UInt8[np.ndarray, "h w 3"]
     lines: UInt8[np.ndarray, "h w"]
+    shown: Bool[np.ndarray, "h w"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,15 @@
 """What a user hands in: sketch frames, coloured references, and labels that say which reference is for which area.
 
-Plain numpy; `shotfiles` reads these from folders and job files.
+Plain arrays; `shotfiles` reads these from folders and job files.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
 
+import cv2
 import numpy as np
 
 Role = Literal["background", "character", "frame", "sheet"]
@@ -63,6 +64,19 @@ class Reference:
             return False
         rim = np.concatenate([self.image[0], self.image[-1], self.image[:, 0], self.image[:, -1]])
         return self.role is not None or bool(rim.any(axis=1).mean() > 0.5)
+
+    def cut_out(self, height: int, width: int) -> "Reference":
+        """What stands on black beside a frame of that size, with that black as its alpha; any other reference as it is."""
+        if self.alpha is not None or self.shows_frame(height, width):
+            return self
+        lit = (self.image.max(axis=2) > 8).astype(np.uint8)
+        rim = np.concatenate([lit[0], lit[-1], lit[:, 0], lit[:, -1]])
+        if rim.mean() > 0.5 or not lit.any():
+            return self
+        # Black inside it is paint: only what is joined to the rim is ground.
+        _, parts = cv2.connectedComponents(cv2.copyMakeBorder(1 - lit, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1), connectivity=4)
+        ground = parts[1:-1, 1:-1] == parts[0, 0]
+        return replace(self, alpha=np.where(ground, np.uint8(0), np.uint8(255)))
 
     @property
     def on_black(self) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
-from timecolor import codec, finish, propagation
+from timecolor import analogy, codec, finish, propagation
 from timecolor.finish import Finisher, FinishOptions
 from timecolor.geometry import Clip, Compression
 from timecolor.shapes import Bool, Float, UInt8
@@ -127,26 +127,9 @@ class _Picture:
         """on_paper: the white around it counts as shown, since nothing else tells what is there."""
         whole = reference.shows_frame(native.height, native.width)
         boxed = codec.letterbox(reference, working, native, PAPER)
-        plain = replace(reference, image=np.full_like(reference.image, 255))
-        shown = codec.letterbox(plain, working, native, 0).image[..., 0] > 127
-        known = shown | on_paper
+        known = boxed.shown | on_paper
         fills = without_lines(boxed.fills, np.zeros_like(boxed.lines), np.where(known, np.uint8(255), np.uint8(0)))
-        return _Picture(fills, boxed.lines, shown, known, whole, index)
-
-
-def _cut_from_black(reference: Reference, frame: Clip) -> Reference:
-    """A cut-out that stands on black, with that black as its alpha; any other reference as it is."""
-    if reference.alpha is not None or reference.shows_frame(frame.height, frame.width):
-        return reference
-    lit = (reference.image.max(axis=2) > 8).astype(np.uint8)
-    rim = np.concatenate([lit[0], lit[-1], lit[:, 0], lit[:, -1]])
-    if rim.mean() > 0.5 or not lit.any():
-        return reference
-    # Black inside it is paint: only what is joined to the rim is ground.
-    count, parts = cv2.connectedComponents(cv2.copyMakeBorder(1 - lit, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1), connectivity=4)
-    assert count > 1
-    ground = parts[1:-1, 1:-1] == parts[0, 0]
-    return replace(reference, alpha=np.where(ground, np.uint8(0), np.uint8(255)))
+        return _Picture(fills, boxed.lines, boxed.shown, known, whole, index)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +157,7 @@ class _Scene:
         native = Clip(frames, height, width)
         # Never larger than the sketch, and never smaller than what flow can be sought in.
         working = Compression(time=1, space=4, patch=2).nearest(native, max(SMALLEST, min(short_side, height, width)))
-        cut_outs = [_cut_from_black(r, native) for r in shot.references]
+        cut_outs = [r.cut_out(height, width) for r in shot.references]
         on_paper = shot.labels is None and all(r.alpha is not None for r in cut_outs)
         scene = _Scene(shot, [_Picture.of(r, i, working, native, on_paper) for i, r in enumerate(cut_outs)])
         for start in range(0, frames, READ_AT_ONCE):
@@ -227,23 +210,11 @@ class _Scene:
 
     def view(self, drawing: _Drawing, picture: _Picture) -> UInt8[np.ndarray, "h w"]:
         """The ink that belongs to what a picture may colour: lines of its areas, with those at their rim."""
-        if drawing.areas is None:
-            return drawing.ink
-        reach = max(1, round(min(drawing.ink.shape) / 80))
-        near = cv2.dilate(self.area(drawing, picture).astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-        return drawing.ink * near
+        return drawing.ink if drawing.areas is None else analogy.view(drawing.ink, self.area(drawing, picture))
 
 
 def _alike(areas: np.ndarray | None, others: np.ndarray | None) -> bool:
     return areas is others if areas is None or others is None else np.array_equal(areas, others)
-
-
-def _distance(lines: np.ndarray, far: float) -> Float[np.ndarray, "h w"]:
-    """Pixels to the nearest line, at most `far`."""
-    found = (lines > INK).astype(np.uint8)
-    if not found.any():
-        return np.full(lines.shape, far, np.float32)
-    return np.minimum(cv2.distanceTransform(1 - found, cv2.DIST_L2, 5), far)
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
@@ -329,211 +300,29 @@ def _places(picture: _Picture, view: np.ndarray) -> list[np.ndarray]:
 
 
 PATCH_SIDE = 160
-STRIDE = 2  # pixels between the places that are matched
-COARSE = 2  # of which every so-manyth is matched to every such key first
-ROUNDS = 2
-RINGS = (2, 5, 9, 16, 26)  # radii, in pixels of a 160-line picture, around a place whose distances to lines describe it
-PLACE, PLACE_LOOSE = 3.0, 0.3  # weights of a place in the frame, and in the box of a cut-out
-MARGIN = 16  # px around a cut-out
-SCALES = (1.0, 0.7, 1.4)  # of a cut-out, against the size that labels suggest
 
 
 def _analogy(scene: _Scene) -> Iterator[np.ndarray]:
-    """Patches of each drawing's lines are sought among those of the references, and the found places vote on the colours.
-
-    PatchMatch (Barnes et al. 2009) on descriptors of line art, from an exhaustive search of every fourth pixel; votes as in image
-    analogies (Hertzmann et al. 2001) and patch synthesis (Wexler et al. 2007).
-    """
-    sources = [_Patches.of(scene, picture) for picture in scene.pictures]
-    rng = np.random.default_rng(0)
+    """Each area takes, place by place, what its references' patches of like lines have: see `analogy`."""
+    sources = [analogy.Patches.of(_source(scene, picture)) for picture in scene.pictures]
     for drawing in scene.drawings:
-        h, w = drawing.ink.shape
-        grid = np.mgrid[0:h:STRIDE, 0:w:STRIDE] + STRIDE // 2
-        cost = np.full(grid.shape[1:], np.inf, np.float32)
-        colours = np.full((*grid.shape[1:], 3), float(PAPER), np.float32)
+        size = tuple(-(-n // analogy.STRIDE) for n in drawing.ink.shape)
+        cost = np.full(size, np.inf, np.float32)
+        colours = np.full((*size, 3), float(PAPER), np.float32)
         for picture, source in zip(scene.pictures, sources, strict=True):
-            mine = scene.area(drawing, picture)[grid[0], grid[1]]
-            box = _box(mine)
-            if box is None or not len(source.coarse):
-                continue
-            part = np.s_[box[1] : box[1] + box[3], box[0] : box[0] + box[2]]
-            found, error = source.match(scene, drawing, picture, grid[:, *part], rng)
-            nearer = mine[part] & (error < cost[part])
-            cost[part][nearer] = error[nearer]
-            colours[part][nearer] = source.vote(found, error, mine[part])[nearer]
+            found, error = source.carried(drawing.ink, scene.area(drawing, picture))
+            nearer = error < cost
+            cost[nearer], colours[nearer] = error[nearer], found[nearer]
         yield colours / np.float32(255)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Patches:
-    """A reference's places, at several scales and mirrored, one picture after another.
-
-    keys: float32 (n, d), described. colours: float32 (n, 3). usable: bool (n,), a place whose colour may be taken. base, heights,
-    widths: where each variant starts, and its size. coarse: (m,), the places that are searched exhaustively.
-    """
-
-    keys: np.ndarray
-    colours: np.ndarray
-    usable: np.ndarray
-    base: np.ndarray
-    heights: np.ndarray
-    widths: np.ndarray
-    coarse: np.ndarray
-
-    @staticmethod
-    def of(scene: _Scene, picture: _Picture) -> "_Patches":
-        unit = min(picture.lines.shape) / 160
-        keys, colours, usable, sizes, coarse = [], [], [], [], []
-        base = 0
-        for fills, lines, shown in _variants(scene, picture):
-            h, w = lines.shape
-            where = _where(shown, picture.whole)
-            keys.append(np.concatenate([_described(lines, unit), where], axis=2).reshape(h * w, -1))
-            colours.append(fills.reshape(-1, 3).astype(np.float32))
-            usable.append(shown.ravel())
-            step = STRIDE * COARSE
-            y, x = np.mgrid[step // 2 : h : step, step // 2 : w : step].reshape(2, -1)
-            at = y * w + x
-            at = at[shown.ravel()[at]]
-            coarse.append(base + (at if len(at) else np.flatnonzero(shown)))
-            sizes.append((base, h, w))
-            base += h * w
-        starts, heights, widths = np.array(sizes).reshape(-1, 3).T
-        return _Patches(
-            np.concatenate(keys), np.concatenate(colours), np.concatenate(usable), starts, heights, widths, np.concatenate(coarse)
-        )
-
-    def match(
-        self, scene: _Scene, drawing: _Drawing, picture: _Picture, grid: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """For each place of the grid, the reference's place that is most like it, and how far it is from being so."""
-        unit = min(drawing.ink.shape) / 160
-        where = _where(scene.area(drawing, picture), picture.whole)
-        described = np.concatenate([_described(scene.view(drawing, picture), unit), where], axis=2)
-        queries = described[grid[0], grid[1]]
-        rows, columns = grid.shape[1:]
-        middle = COARSE // 2 if min(rows, columns) > COARSE // 2 else 0
-        few = queries[middle::COARSE, middle::COARSE]
-        found = self._nearest(few.reshape(-1, few.shape[2])).reshape(few.shape[:2])
-        y = np.minimum(np.arange(rows) // COARSE, few.shape[0] - 1)
-        x = np.minimum(np.arange(columns) // COARSE, few.shape[1] - 1)
-        at = found[y[:, None], x[None]]
-        # A neighbour's match, moved by as much as the neighbour is away.
-        dy, dx = np.arange(rows) - y * COARSE - middle, np.arange(columns) - x * COARSE - middle
-        at = self._moved(at, dy[:, None] * STRIDE, dx * STRIDE)
-        error = self._error(queries, at)
-        for _ in range(ROUNDS):
-            for step in (3, 1):
-                for dy, dx in ((0, step), (0, -step), (step, 0), (-step, 0)):
-                    # The match of the place (dy, dx) away.
-                    other = np.roll(at, (-dy, -dx), (0, 1))
-                    at, error = self._better(queries, at, error, self._moved(other, -dy * STRIDE, -dx * STRIDE))
-            for reach in (16, 4):
-                off = rng.integers(-reach, reach + 1, (2, rows, columns))
-                at, error = self._better(queries, at, error, self._moved(at, off[0], off[1]))
-        return at, error
-
-    def _nearest(self, queries: np.ndarray) -> np.ndarray:
-        keys = self.keys[self.coarse]
-        half = (keys**2).sum(axis=1) / 2
-        best = [
-            self.coarse[(part @ keys.T - half).argmax(axis=1)] for part in np.array_split(queries, max(1, len(queries) // 512))
-        ]
-        return np.concatenate(best)
-
-    def _moved(self, at: np.ndarray, dy: np.ndarray | int, dx: np.ndarray | int) -> np.ndarray:
-        """Places (dy, dx) further in the same variant, -1 where that is outside it or where nothing is shown."""
-        variant = np.searchsorted(self.base, np.maximum(at, 0), side="right") - 1
-        width, start = self.widths[variant], self.base[variant]
-        y, x = np.divmod(at - start, width)
-        y, x = y + dy, x + dx
-        there = start + y * width + x
-        inside = (at >= 0) & (y >= 0) & (x >= 0) & (y < self.heights[variant]) & (x < width)
-        there = np.where(inside, there, 0)
-        return np.where(inside & self.usable[there], there, -1)
-
-    def _error(self, queries: np.ndarray, at: np.ndarray) -> np.ndarray:
-        error = ((queries - self.keys[at]) ** 2).sum(axis=2)
-        return np.where(at >= 0, error, np.float32(1e6))
-
-    def _better(self, queries: np.ndarray, at: np.ndarray, error: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tried = self._error(queries, other)
-        better = tried < error
-        return np.where(better, other, at), np.where(better, tried, error)
-
-    def vote(self, at: np.ndarray, error: np.ndarray, mine: np.ndarray) -> np.ndarray:
-        """Colours (rows, columns, 3): neighbours say what their matches have at a place; the vote nearest to all others wins."""
-        votes, weights = [], []
-        typical = float(np.median(error[mine])) + 1e-3
-        for dy, dx in np.ndindex(3, 3):
-            dy, dx = 2 * (dy - 1), 2 * (dx - 1)
-            other = self._moved(np.roll(at, (-dy, -dx), (0, 1)), -dy * STRIDE, -dx * STRIDE)
-            from_mine = np.roll(mine, (-dy, -dx), (0, 1)) & (other >= 0)
-            votes.append(self.colours[other])
-            weights.append(np.where(from_mine, np.exp(-np.roll(error, (-dy, -dx), (0, 1)) / typical), 0))
-        votes, weights = np.stack(votes), np.stack(weights).astype(np.float32)
-        weights[4] += 1e-6
-        apart = np.stack([(weights * np.minimum(np.abs(votes - vote).sum(axis=3), 120)).sum(axis=0) for vote in votes])
-        apart[weights <= 0] = np.inf
-        return np.take_along_axis(votes, apart.argmin(axis=0)[None, ..., None], 0)[0]
-
-
-def _variants(scene: _Scene, picture: _Picture) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Fills, lines and what is shown: a whole frame as it is; a cut-out at the scales it may be met at, and mirrored."""
-    if picture.whole:
-        yield picture.fills, picture.lines, picture.known
-        return
-    # As much around it as far rings see.
-    left, top, width, height = _box(picture.known) or (0, 0, *picture.known.shape[::-1])
-    crop = np.s_[max(0, top - MARGIN) : top + height + MARGIN, max(0, left - MARGIN) : left + width + MARGIN]
-    parts = picture.fills[crop], picture.lines[crop], 255 * picture.known[crop].astype(np.uint8)
-    h, w = parts[1].shape
-    expected = _expected_scale(scene, picture)
-    for scale in SCALES:
-        factor = float(np.clip(expected * scale, 0.2, 3.0))
-        size = max(8, round(w * factor)), max(8, round(h * factor))
-        how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        fills, lines, known = (cv2.resize(part, size, interpolation=how) for part in parts)
-        if factor < 1:  # shrinking greys thin lines
-            lines = cv2.convertScaleAbs(lines, alpha=1 / factor)
-        yield fills, lines, known > 127
-        yield np.ascontiguousarray(fills[:, ::-1]), np.ascontiguousarray(lines[:, ::-1]), known[:, ::-1] > 127
-
-
-def _expected_scale(scene: _Scene, picture: _Picture) -> float:
-    """How much larger a cut-out is in the shot than in its picture, by the areas of its labels; 1 without labels."""
-    if scene.shot.labels is None:
-        return 1.0
-    sizes = [int(scene.area(drawing, picture).sum()) for drawing in scene.drawings]
-    largest = max(sizes, default=0)
-    return float(np.sqrt(largest / max(1, int(picture.shown.sum())))) if largest else 1.0
-
-
-def _where(mask: np.ndarray, whole: bool) -> Float[np.ndarray, "h w 2"]:
-    """Place in the frame, or in the box of what is set, as part of a description."""
-    h, w = mask.shape
-    left, top, width, height = (0, 0, w, h) if whole else (_box(mask) or (0, 0, w, h))
-    weight = PLACE if whole else PLACE_LOOSE
-    short = (min(h, w), min(h, w)) if whole else (height, width)
-    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
-    return np.dstack([(y - top) / short[0], (x - left) / short[1]]) * np.float32(weight * np.sqrt(1 + 8 * len(RINGS)))
-
-
-def _described(lines: np.ndarray, unit: float) -> Float[np.ndarray, "h w d"]:
-    """Each pixel by the distances to lines on rings around it; far rings are looked at coarsely."""
-    h, w = lines.shape
-    described = []
-    for radius in (0, *RINGS):
-        reach = radius * unit
-        far = max(4.0, 1.0 * radius) * unit
-        field = np.sqrt(_distance(lines, far) / far)
-        if reach > 4:
-            field = cv2.GaussianBlur(field, (0, 0), reach / 5)
-        for k in range(8 if radius else 1):
-            angle = (k + 0.5 * (radius % 2)) * np.pi / 4
-            shift = np.array([[1, 0, -reach * np.cos(angle)], [0, 1, -reach * np.sin(angle)]], np.float32)
-            described.append(cv2.warpAffine(field, shift, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
-    return np.stack(described, axis=2).astype(np.float32)
+def _source(scene: _Scene, picture: _Picture) -> analogy.Source:
+    """A picture for `analogy`, at the size that labels suggest."""
+    scale = 1.0
+    if scene.shot.labels is not None:
+        largest = max((int(scene.area(drawing, picture).sum()) for drawing in scene.drawings), default=0)
+        scale = analogy.expected_scale(largest, int(picture.shown.sum()))
+    return analogy.Source(picture.fills, picture.lines, picture.known, picture.whole, scale)
 
 
 # ---------------------------------------------------------------- segments
