@@ -19,10 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20
 
 
-def parser(name: str, about: str) -> argparse.ArgumentParser:
-    """The options all benchmarks have."""
+def parser(name: str, about: str, model: bool = True) -> argparse.ArgumentParser:
+    """The options all benchmarks have. model: whether it runs one that can be chosen."""
     options = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    options.add_argument("--model", default="toon", help="toon (embedded), or a .safetensors file")
+    if model:
+        options.add_argument("--model", default="toon", help="toon (embedded), or a .safetensors file")
     options.add_argument("--out", type=Path, default=ROOT / "out" / "bench" / f"{name}.json")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
@@ -38,7 +39,7 @@ def write(path: Path, options: argparse.Namespace, argv: Sequence[str] | None, f
         "commit": commit(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "seed": options.seed,
-        "model": str(options.model),
+        "model": str(getattr(options, "model", "random")),
         "machine": machine(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -117,7 +117,7 @@ def agreement(options) -> dict[str, Any]:
     given, latents = conditions(colorizer, frames, size, wanted(options), options.seed)
     model, now = colorizer.model.denoiser, torch.full((1,), 0.75)
     cached = model.predict(latents, now, model.prepare(given))
-    took, uncached = timed(lambda: model(latents, now, given))
+    took, (uncached, _) = timed(lambda: model(latents, now, given))
     return {
         "max_difference": float((cached - uncached).abs().max()),
         "largest_value": float(uncached.abs().max()),
@@ -143,24 +143,25 @@ def whole(options, frames: int) -> dict[str, Any]:
 
     model.prepare = watched("preparing", model.prepare)
     model.predict = watched("sampling", model.predict)
-    reading, total, drawn = split(colorizer, shot, wanted(options))
+    reading, matching, total, drawn = split(colorizer, shot, wanted(options))
     assert drawn == frames
-    finishing = total - reading - sum(inside.values())
-    stages = {"reading": reading, **inside, "finishing": finishing}
+    finishing = total - reading - matching - sum(inside.values())
+    stages = {"reading": reading, "matching": matching, **inside, "finishing": finishing}
     peak = record.peak_bytes() / record.MIB
     return {"frames": frames, "seconds": total, "loading_s": loading, "stages": stages, "peak_mib": peak}
 
 
-def split(colorizer: Colorizer, shot: Shot, how: ColorizeOptions) -> tuple[float, float, int]:
-    """Seconds until the shot is read, seconds in all, and frames made."""
+def split(colorizer: Colorizer, shot: Shot, how: ColorizeOptions) -> tuple[float, float, float, int]:
+    """Seconds until the shot is read, of matching its references, in all, and frames made."""
     started = time.perf_counter()
-    reading, drawn = 0.0, 0
+    began: dict[str, float] = {}
+    drawn = 0
     for event in colorizer.stream(shot, how):
         if isinstance(event, Coloured):
             drawn += 1
-        elif isinstance(event, Progress) and event.stage == "preparing" and not reading:
-            reading = time.perf_counter() - started
-    return reading, time.perf_counter() - started, drawn
+        elif isinstance(event, Progress):
+            began.setdefault(event.stage, time.perf_counter())
+    return began["matching"] - started, began["preparing"] - began["matching"], time.perf_counter() - started, drawn
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,13 +1,17 @@
 """Every benchmark runs, at a tiny size and on random weights, and its figures are finite."""
 
+import importlib
 import json
 import math
 import subprocess
 import sys
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from timecolor.rope import Rope
 from timecolor.toon import Toon, ToonConfig
@@ -31,7 +35,8 @@ def model(tmp_path_factory):
 def run(name, model, tmp_path, *more):
     """What a benchmark prints and the figures it writes."""
     out = tmp_path / f"{name}.json"
-    words = [sys.executable, FOLDER / f"{name}.py", "--quick", "--model", model, "--out", out, *more]
+    chosen = ["--model", model] if model else []
+    words = [sys.executable, FOLDER / f"{name}.py", "--quick", *chosen, "--out", out, *more]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     figures = json.loads(out.read_text())
@@ -58,3 +63,45 @@ def test_cached_and_joint_steps_and_whole_shots_are_timed(model, tmp_path):
     for shot in figures["shots"]:
         assert shot["peak_mib"] > 50
         assert sum(shot["stages"].values()) == pytest.approx(shot["seconds"])
+
+
+def test_the_published_step_is_written_plainly_and_compared(tmp_path):
+    pytest.importorskip("diffusers")
+    printed, figures = run("cogvideox", None, tmp_path, "--device", "cpu")
+    assert [(c["frames"], c["references"]) for c in figures["cases"]] == [(5, 1), (5, 2), (5, 4)]
+    for case in figures["cases"]:
+        assert case["difference"] < 1e-4
+        assert case["largest_value"] > 1
+        published, joint, cached = (case["methods"][method] for method in ("published", "joint", "cached"))
+        for name in ("operations", "operations_5b"):
+            assert cached[name]["step"] < 0.5 * published[name]["step"]
+            assert joint[name]["step"] < published[name]["step"]
+        assert all(m["step_s"] > 0 and m["peak_mib"] >= 0 for m in (published, joint, cached))
+        assert published["kept_mib"] == joint["kept_mib"] == 0 < cached["kept_mib"]
+    assert "published and joint differ by at most" in printed
+
+
+def test_operations_of_a_step_are_those_that_run(monkeypatch):
+    """PyTorch's own count, which sees every matrix product, also the small ones of the timestep."""
+    pytest.importorskip("diffusers")
+    monkeypatch.syspath_prepend(FOLDER)
+    made = importlib.import_module("cogvideox")
+
+    def attention(q, k, v, *_, **__):
+        return sdpa_flop_count(q, k, v)
+
+    mine = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+
+    def counted(work, _):
+        with FlopCounterMode(display=False, custom_mapping=mine) as counter:
+            result = work()
+        return counter.get_total_flops(), result
+
+    monkeypatch.setattr(made, "timed", counted)
+    scale, options = replace(made.TINY, layers=3), Namespace(seed=0, repeat=1)
+    scheduler = made.CogVideoXDDIMScheduler(prediction_type="v_prediction")
+    denoiser = made.CogVideoX(made.built(scale, torch.device("cpu"), torch.float32, 0), scheduler)
+    for references in (1, 3):
+        for method, figures in made.measure(denoiser, scale, 9, references, options)["methods"].items():
+            assert figures["step_s"] == pytest.approx(figures["operations"]["step"], rel=0.02), (references, method)
+            assert figures["prepare_s"] == pytest.approx(figures["operations"]["once"], rel=0.02), (references, method)

@@ -31,7 +31,7 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from timecolor import cogvideox
 from timecolor.attention import Grouped, dense_mask
-from timecolor.cogvideox import CogVideoX, CogVideoXCodec, Prompted, Prompts, Solver, fitted_positions, load_model
+from timecolor.cogvideox import CogVideoX, CogVideoXCodec, Prompted, Prompts, Solver, Source, fitted_positions, load_model
 from timecolor.correspondence import Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Denoiser
 from timecolor.geometry import Compression, Grid
@@ -881,6 +881,47 @@ def test_an_unknown_hub_id_is_one_line(base, monkeypatch):
     with pytest.raises(ValueError, match="nobody/nothing: is no directory, and the hub gave none") as error:
         load_model("nobody/nothing", base)
     assert "\n" not in str(error.value)
+
+
+def test_a_fine_tune_runs_under_the_rule_it_was_trained_under(base, finetune, tmp_path):
+    assert (load_model(finetune, base).defaults.regime, load_model(finetune, base).defaults.cells) == ("joint", "majority")
+    ours = broken(finetune, tmp_path)
+    (ours / "timecolor.json").write_text(json.dumps({"regime": "cached", "cells": "coverage", "steps": 4, "seed": 0}))
+    own = load_model(ours, base).defaults
+    assert (own.regime, own.cells) == ("cached", "coverage")
+    (ours / "timecolor.json").write_text(json.dumps({"regime": "quick", "cells": "coverage"}))
+    with pytest.raises(ValueError, match=r"timecolor.json: regime is 'quick'; joint or cached is needed"):
+        load_model(ours, base)
+
+
+def test_embedding_files_beside_a_model_are_found(base, finetune, tmp_path, monkeypatch):
+    bare = broken(base, tmp_path)
+    expected = prompts_of(base, tmp_path)([""])
+    prompts_of(base, tmp_path).write("", bare / "prompts" / "empty.safetensors")
+    shutil.rmtree(bare / "text_encoder")
+    shutil.rmtree(bare / "tokenizer")
+    no_t5(monkeypatch)
+    prompts = load_model(finetune, bare, dtype=torch.float32, prompt_folder=tmp_path / "none").prompts
+    assert torch.equal(prompts.branches("", 3.0), expected)
+
+
+def test_hub_ids_bring_what_is_needed_and_a_bases_transformer_only_for_a_lora(base, finetune, tmp_path, monkeypatch):
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    copies, asked = {"authors/TimeColor": finetune, "authors/lora": tmp_path / "lora", "THUDM/CogVideoX-5b": base}, []
+
+    def snapshot_download(name, ignore_patterns=None):
+        asked.append((name, ignore_patterns))
+        return str(copies[name])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    source = Source.of("authors/TimeColor", "THUDM/CogVideoX-5b")
+    assert (source.transformer, source.vae) == (finetune / "transformer", base / "vae")
+    assert Source.of("authors/lora", "THUDM/CogVideoX-5b").transformer == base / "transformer"
+    (own, without), (_, all_of_it) = asked[:2], asked[2:]
+    assert own == ("authors/TimeColor", None)
+    assert without == ("THUDM/CogVideoX-5b", "transformer/*")
+    assert all_of_it == ("THUDM/CogVideoX-5b", None)
 
 
 def test_conditions_that_do_not_fit_are_told(loaded):

@@ -1,6 +1,7 @@
 """Whole shots through CogVideoX: tiny real components on disk, in, and frames at the sketch's own size, out."""
 
 import json
+import shutil
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -283,6 +284,48 @@ def test_unknown_rungs_and_missing_packages_are_one_line(tuned, base, tmp_path, 
     code, _, err = command(capsys, *words, "--memory", "int8")
     assert (code, "memory int8 needs torchao; install it with" in err, err.count("\n")) == (2, True, 1)
     assert not (tmp_path / "done.mkv").exists()
+
+
+def without_vae(base: Path) -> None:
+    shutil.rmtree(base / "vae")
+
+
+def of_other_channels(base: Path) -> None:
+    shutil.rmtree(base / "vae")
+    AutoencoderKLCogVideoX(**(TILED_VAE | {"latent_channels": 6})).save_pretrained(base / "vae")
+
+
+def of_another_kind(tuned: Path) -> None:
+    config = tuned / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"patch_size_t": 2}))
+
+
+def cut_short(folder: Path) -> None:
+    [file] = folder.glob("*/diffusion_pytorch_model.safetensors")
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    ("part", "harm", "message"),
+    [
+        ("tuned", shutil.rmtree, "is no directory"),
+        ("tuned", of_another_kind, "transformer: patch_size_t is 2; None is needed"),
+        ("tuned", cut_short, "transformer/diffusion_pytorch_model.safetensors: cannot be read"),
+        ("base", without_vae, "has no vae/"),
+        ("base", of_other_channels, "vae: has 6 latent channels but the transformer 4"),
+        ("base", cut_short, "vae/diffusion_pytorch_model.safetensors: cannot be read"),
+    ],
+)
+def test_models_that_are_broken_are_one_line_and_nothing_is_written(part, harm, message, tuned, base, tmp_path, capsys):
+    folders = {"tuned": tuned, "base": base}
+    folders[part] = Path(shutil.copytree(folders[part], tmp_path / part))
+    harm(folders[part])
+    write_clip(tmp_path / "sketch.mkv", sketch_clip(1, 70, 100), 12)
+    out = tmp_path / "out"
+    words = ("colorize", tmp_path / "sketch.mkv", "-o", out / "done.mkv", "--model", folders["tuned"], "--base", folders["base"])
+    code, _, err = command(capsys, *words)
+    assert (code, message in err, err.count("\n")) == (2, True, 1), err
+    assert not out.exists()
 
 
 # The memory ladder

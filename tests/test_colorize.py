@@ -4,10 +4,11 @@ import inspect
 import shutil
 from dataclasses import fields, replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import painted_image, sketch_clip, tiny_toon
+from conftest import TINY, painted_image, sketch_clip, tiny_toon
 from safetensors.torch import load_file, save_file
 
 import timecolor
@@ -229,8 +230,8 @@ def test_progress_tells_every_stage_in_order_to_its_end(colorizer, monkeypatch):
     monkeypatch.setattr(colorize, "PIECE_TOKENS", 1)
     told = []
     colorizer.colorize(Shot(sketch_clip(20, step=1), references(1)), progress=told.append)
-    assert list(dict.fromkeys(e.stage for e in told)) == ["reading", "preparing", "sampling", "finishing"]
-    for stage in ("reading", "preparing", "sampling", "finishing"):
+    assert list(dict.fromkeys(e.stage for e in told)) == ["reading", "matching", "preparing", "sampling", "finishing"]
+    for stage in ("reading", "matching", "preparing", "sampling", "finishing"):
         of_stage = [e for e in told if e.stage == stage]
         done = [e.done for e in of_stage]
         assert done == sorted(done)
@@ -434,3 +435,49 @@ def test_a_prompt_for_a_model_that_reads_none_is_refused(colorizer):
         colorizer.colorize(Shot(sketch_clip(), references(1)), ColorizeOptions(prompt="a red coat"))
     with pytest.raises(ValueError, match="toon has euler alone"):
         colorizer.colorize(Shot(sketch_clip(), references(1)), ColorizeOptions(solver="ddim"))
+
+
+@pytest.fixture(scope="module")
+def hinted(tmp_path_factory) -> Colorizer:
+    """A tiny model that takes hints."""
+    torch.manual_seed(0)
+    toon = Toon(replace(TINY, hints=True))
+    for parameter in toon.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    path = tmp_path_factory.mktemp("hinted") / "hinted.safetensors"
+    weights.save_toon(path, toon, toon.state_dict(), colour_cell=4, short_side=64)
+    return Colorizer.load(path, "cpu", "float32")
+
+
+def test_references_are_carried_only_onto_the_areas_that_they_may_colour(hinted, monkeypatch):
+    seen = []
+    monkeypatch.setattr(colorize.analogy, "taken", lambda colours, found: (seen.append(found), colours)[1])
+    cut_outs = [replace(r, role="character") for r in references(2)]
+    hinted.colorize(Shot(sketch_clip(2, 96, 128), cut_outs, Labels(halves(2, 96, 128))))
+    (left, _), (right, _) = seen[0]
+    middle = left.error.shape[1] // 2
+    assert np.isfinite(left.error[:, : middle - 1]).all()
+    assert np.isinf(left.error[:, middle + 1 :]).all()
+    assert np.isfinite(right.error[:, middle + 1 :]).all()
+    assert np.isinf(right.error[:, : middle - 1]).all()
+
+
+def test_a_reference_that_is_found_surely_gives_its_very_colours(hinted):
+    """The sketch is the reference's own line art, so every place of it finds itself."""
+    image, lines = np.full((96, 128, 3), 255, np.uint8), np.full((96, 128, 3), 255, np.uint8)
+    for centre, colour in (((40, 50), (200, 40, 40)), ((90, 40), (40, 60, 200))):
+        cv2.circle(image, centre, 24, colour, -1)
+        for picture in (image, lines):
+            cv2.circle(picture, centre, 24, (0, 0, 0), 1)
+    sheet = Reference(image, role="sheet")
+    made = hinted.colorize(Shot(lines[None], [sheet]), ColorizeOptions(lines="none"))[0]
+    assert made[50, 40].tolist() == [200, 40, 40]
+    assert made[40, 90].tolist() == [40, 60, 200]
+
+
+def test_a_hinted_shot_does_not_depend_on_how_it_is_cut(hinted, monkeypatch):
+    shot = Shot(sketch_clip(20, 96, 128, step=1), references(2))
+    whole = hinted.colorize(shot, ColorizeOptions(lines="model"))
+    monkeypatch.setattr(colorize, "PIECE_TOKENS", 1)
+    pieces = hinted.colorize(shot, ColorizeOptions(lines="model"))
+    assert furthest(whole, pieces) <= 1

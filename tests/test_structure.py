@@ -32,10 +32,12 @@ MAY_IMPORT = {
     "sketch": "shot",
     "codec": "shapes geometry denoiser shot sketch",
     "propagation": "shapes",
+    "analogy": "shapes sketch propagation",
     "finish": "shapes shot sketch propagation",
     # the façade
     "models": "shapes geometry denoiser toon diffusion weights cogvideox codec propagation",
-    "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation",
+    "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation"
+    " analogy",
     # files
     "media": "shot",
     "shotfiles": "shot media",
@@ -45,7 +47,7 @@ MAY_IMPORT = {
     "train": "shapes geometry layout correspondence denoiser toon diffusion cogvideox weights"
     " shot sketch codec propagation models media shotfiles world",
     "evaluate": "shapes geometry layout rope correspondence denoiser toon models weights shot sketch codec finish propagation"
-    " colorize media shotfiles world train",
+    " analogy colorize media shotfiles world train",
     # what people start
     "demo": "shot colorize media shotfiles world evaluate",
     "cli": "__init__ geometry shot sketch colorize media shotfiles train evaluate demo",

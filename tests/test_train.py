@@ -98,7 +98,7 @@ def test_loss_falls_on_one_batch():
     optimizers = loop._optimizers(model, preset)
     losses = []
     for _ in range(60):
-        prediction, clean, _ = loop._predict(model, batch, preset, torch.Generator().manual_seed(0), CPU)
+        prediction, clean = loop._predict(model, batch, preset, torch.Generator().manual_seed(0), CPU)
         loss = diffusion.loss(prediction, clean).mean()
         loss.backward()
         for optimizer in optimizers:

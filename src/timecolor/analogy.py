@@ -1,9 +1,9 @@
 """A reference of any kind carried onto a drawing by what its lines look like around each place: colours that may be right.
 
-Patches of the drawing's lines are sought among those of the reference, at several scales and mirrored, and the places found vote on
-the colours: PatchMatch (Barnes et al. 2009) on descriptors of line art; votes as in image analogies (Hertzmann et al. 2001) and patch
-synthesis (Wexler et al. 2007). Not in the TimeColor paper. The model is shown these pictures as hints; the `analogy` baseline is
-nothing but the best of them.
+Patches of the drawing's lines are sought among those of the reference, at several scales and mirrored, and the places found
+vote on the colours: PatchMatch (Barnes et al. 2009) on descriptors of line art; votes as in image analogies (Hertzmann et al.
+2001) and patch synthesis (Wexler et al. 2007). Not in the TimeColor paper. The embedded model's colours give way to these where a
+cut-out is found surely; the `analogy` baseline is nothing but these.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,10 @@ ROUNDS = 2
 RINGS = (2, 5, 9, 16, 26)  # radii, in pixels of a 160-line picture, around a place whose distances to lines describe it
 PLACE, PLACE_LOOSE = 3.0, 0.3  # weights of a place in the frame, and in the box of a cut-out
 MARGIN = 16  # px around a cut-out
-RIM = 2  # places by which an area is widened where its picture is a hint
+# Up to what error a match is believed more than the model: in a cut-out, in a picture of the whole frame where labels say what is
+# of it, and where nothing does, so that it only keeps cut-outs off; and how softly that changes. Measured: see docs/method.md.
+SURE, SURE_FRAME, NEVER = 1.5, 0.6, -np.inf
+SOFT = 0.2
 SCALES = (1.0, 0.7, 1.4)  # of a cut-out, against the size expected
 
 
@@ -30,42 +33,16 @@ SCALES = (1.0, 0.7, 1.4)  # of a cut-out, against the size expected
 class Source:
     """A reference as patches are taken from it.
 
-    colours: uint8 (h, w, c), its fills and whatever else is to be carried along. lines: uint8 (h, w), their darkness. known: bool
-    (h, w), where it may be taken from. whole: it shows the whole frame, so that a place in it is a place in the drawing. scale: how
-    much larger things are in the drawing than in it.
+    colours: uint8 (h, w, 3), its fills. lines: uint8 (h, w), their darkness. known: bool (h, w), where it may be taken from.
+    whole: it shows the whole frame, so that a place in it is a place in the drawing. scale: how much larger things are in the
+    drawing than in it.
     """
 
-    colours: UInt8[np.ndarray, "h w c"]
+    colours: UInt8[np.ndarray, "h w 3"]
     lines: UInt8[np.ndarray, "h w"]
     known: Bool[np.ndarray, "h w"]
     whole: bool
     scale: float = 1.0
-
-
-def hints_of(
-    fills: UInt8[np.ndarray, "h w 3"],
-    lines: UInt8[np.ndarray, "h w"],
-    known: Bool[np.ndarray, "h w"],
-    whole: bool,
-    drawings: Sequence[UInt8[np.ndarray, "h w"]],
-    areas: Sequence[Bool[np.ndarray, "h w"]],
-    labelled: bool,
-) -> Iterator[UInt8[np.ndarray, "h w 4"]]:
-    """A reference carried onto each drawing, in the form of `propagation.candidates`: fills and lines.
-
-    drawings: darkness of the lines. areas: where the reference may colour them; by labelled ones its scale is judged.
-    """
-    scale = expected_scale(max((int(area.sum()) for area in areas), default=0), int(known.sum())) if labelled else 1.0
-    beyond = without_lines(fills, np.zeros_like(lines), np.where(known, np.uint8(255), np.uint8(0)))
-    patches = Patches.of(Source(np.dstack([beyond, lines]), lines, known, whole, scale))
-    for drawing, area in zip(drawings, areas, strict=True):
-        found, error = patches.carried(drawing, area)
-        # A little beyond the area, so that no cell at its rim is darkened by what is not there.
-        rim = cv2.dilate(np.isfinite(error).astype(np.uint8), np.ones((2 * RIM + 1, 2 * RIM + 1), np.uint8))
-        fixed = without_lines(found[..., :3].astype(np.uint8), np.zeros(error.shape, np.uint8), np.isfinite(error) * np.uint8(255))
-        both = np.dstack([fixed * rim[..., None], found[..., 3].astype(np.uint8)])
-        h, w = drawing.shape
-        yield np.repeat(np.repeat(both, STRIDE, 0), STRIDE, 1)[:h, :w]
 
 
 def view(lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
@@ -80,10 +57,64 @@ def expected_scale(areas: int, shown: int) -> float:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Carried:
+    """A reference on a drawing, at every `STRIDE`-th place.
+
+    colours: uint8 (y, x, 3), going on beyond where it may be. error: float16 (y, x), how unlike what was found is, infinity where
+    it may not be.
+    """
+
+    colours: UInt8[np.ndarray, "y x 3"]
+    error: Float[np.ndarray, "y x"]
+
+
+def carried(
+    fills: UInt8[np.ndarray, "h w 3"],
+    lines: UInt8[np.ndarray, "h w"],
+    known: Bool[np.ndarray, "h w"],
+    whole: bool,
+    drawings: Sequence[UInt8[np.ndarray, "h w"]],
+    areas: Sequence[Bool[np.ndarray, "h w"]] | None,
+) -> Iterator[Carried]:
+    """A reference carried onto each drawing; see `Source` for what it is made of.
+
+    drawings: darkness of their lines. areas: where the reference may colour each, None = everywhere; by them its scale is judged.
+    """
+    scale = 1.0 if areas is None else expected_scale(max((int(a.sum()) for a in areas), default=0), int(known.sum()))
+    if areas is None:
+        areas = [np.ones(lines.shape, bool)] * len(drawings)
+    beyond = without_lines(fills, np.zeros_like(lines), np.where(known, np.uint8(255), np.uint8(0)))
+    patches = Patches.of(Source(beyond, lines, known, whole, scale))
+    for drawing, area in zip(drawings, areas, strict=True):
+        found, error = patches.carried(drawing, area)
+        there = np.where(np.isfinite(error), np.uint8(255), np.uint8(0))
+        yield Carried(without_lines(found.astype(np.uint8), np.zeros_like(there), there), error.astype(np.float16))
+
+
+def taken(colours: Float[np.ndarray, "n m 3"], found: Sequence[tuple[Carried, float]]) -> Float[np.ndarray, "y x 3"]:
+    """A model's colours in [0, 1], and what a reference shows instead where it is found surely, at `STRIDE`-th places.
+
+    found: references on the drawing, each with the error up to which it is believed more than the model; of several the one that
+    is most like the drawing counts. Without any, the colours as they are.
+    """
+    if not found:
+        return colours
+    errors = np.stack([one.error for one, _ in found]).astype(np.float32)
+    best = errors.argmin(axis=0)
+    error = np.take_along_axis(errors, best[None], 0)[0]
+    shown = np.take_along_axis(np.stack([one.colours for one, _ in found]), best[None, ..., None], 0)[0] / np.float32(255)
+    sure = np.array([most for _, most in found], np.float32)[best]
+    share = 1 / (1 + np.exp(np.minimum((error - sure) / SOFT, 60)))
+    h, w = error.shape
+    own = cv2.resize(colours.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
+    return own + share[..., None] * (shown - own)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Patches:
     """A reference's places, at several scales and mirrored, one picture after another.
 
-    keys: float32 (n, d), described. colours: float32 (n, c). usable: bool (n,), a place whose colour may be taken. base, heights,
+    keys: float32 (n, d), described. colours: float32 (n, 3). usable: bool (n,), a place whose colour may be taken. base, heights,
     widths: where each variant starts, and its size. coarse: (m,), the places that are searched exhaustively.
     """
 
@@ -105,7 +136,7 @@ class Patches:
         for own, lines, known in _variants(source):
             h, w = lines.shape
             keys.append(np.concatenate([_described(lines, unit), _where(known, source.whole)], axis=2).reshape(h * w, -1))
-            colours.append(own.reshape(h * w, -1).astype(np.float32))
+            colours.append(own.reshape(h * w, 3).astype(np.float32))
             usable.append(known.ravel())
             step = STRIDE * COARSE
             y, x = np.mgrid[step // 2 : h : step, step // 2 : w : step].reshape(2, -1)
@@ -115,12 +146,12 @@ class Patches:
             sizes.append((base, h, w))
             base += h * w
         starts, heights, widths = np.array(sizes).reshape(-1, 3).T
-        parts = (np.concatenate(part) for part in (keys, colours, usable))
-        return Patches(*parts, starts, heights, widths, np.concatenate(coarse), source.whole)
+        all_keys, all_colours, all_usable, found = map(np.concatenate, (keys, colours, usable, coarse))
+        return Patches(all_keys, all_colours, all_usable, starts, heights, widths, found, source.whole)
 
     def carried(
         self, lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]
-    ) -> tuple[Float[np.ndarray, "y x c"], Float[np.ndarray, "y x"]]:
+    ) -> tuple[Float[np.ndarray, "y x 3"], Float[np.ndarray, "y x"]]:
         """The reference's colours for every `STRIDE`-th place of an area of a drawing, and how unlike what was found is there.
 
         lines: darkness of the drawing's. Outside the area colours are 0 and nothing was found (infinity).
@@ -130,7 +161,7 @@ class Patches:
         grid = np.minimum(grid, np.array([h - 1, w - 1])[:, None, None])
         mine = area[grid[0], grid[1]]
         error = np.full(mine.shape, np.inf, np.float32)
-        colours = np.zeros((*mine.shape, self.colours.shape[1]), np.float32)
+        colours = np.zeros((*mine.shape, 3), np.float32)
         x, y, width, height = cv2.boundingRect(mine.astype(np.uint8))
         if not width or not len(self.coarse):
             return colours, error
@@ -196,7 +227,7 @@ class Patches:
         return np.where(better, other, at), np.where(better, tried, error)
 
     def _vote(self, at: np.ndarray, error: np.ndarray, mine: np.ndarray) -> np.ndarray:
-        """Colours (rows, columns, c): neighbours say what their matches have at a place; the vote nearest to all others wins."""
+        """Colours (rows, columns, 3): neighbours say what their matches have at a place; the vote nearest to all others wins."""
         votes, weights = [], []
         typical = float(np.median(error[mine])) + 1e-3
         for dy, dx in np.ndindex(3, 3):
@@ -207,7 +238,7 @@ class Patches:
             weights.append(np.where(from_mine, np.exp(-np.roll(error, (-dy, -dx), (0, 1)) / typical), 0))
         votes, weights = np.stack(votes), np.stack(weights).astype(np.float32)
         weights[4] += 1e-6
-        apart = [(weights * np.minimum(np.abs(votes - vote)[..., :3].sum(axis=3), 120)).sum(axis=0) for vote in votes]
+        apart = [(weights * np.minimum(np.abs(votes - vote).sum(axis=3), 120)).sum(axis=0) for vote in votes]
         apart = np.where(weights <= 0, np.inf, np.stack(apart))
         return np.take_along_axis(votes, apart.argmin(axis=0)[None, ..., None], 0)[0]
 

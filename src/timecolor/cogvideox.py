@@ -37,7 +37,7 @@ from torch.nn import functional as F
 
 from timecolor import attention
 from timecolor.attention import Attention, Execution
-from timecolor.correspondence import Rule, Tokens
+from timecolor.correspondence import CellRule, Regime, Rule, Tokens
 from timecolor.denoiser import Conditions, Defaults, Picture, Work
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import Kind, TokenLayout
@@ -548,6 +548,8 @@ class Source:
     """Where the parts of a model lie, checked as far as configs and the headers of files tell.
 
     text: the directory that holds `tokenizer/` and `text_encoder/`, None = there is no T5. lora: None = a full fine-tune.
+    trained: regime and cell rule of a fine-tune of ours (its timecolor.json), None = it does not say. prompts: embedding files in
+    a `prompts/` of the model or the base, for which T5 is not needed.
     """
 
     transformer: Path
@@ -555,6 +557,8 @@ class Source:
     scheduler: Path
     vae: Path
     text: Path | None
+    trained: tuple[Regime, CellRule] | None = None
+    prompts: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, model: str | Path, base: str | Path | None = None) -> "Source":
@@ -576,6 +580,8 @@ class Source:
             _part("scheduler", own, parent),
             _part("vae", own, parent),
             next((p for p in (own, parent) if (p / "text_encoder").is_dir()), None),
+            _trained(own),
+            tuple(file for folder in dict.fromkeys((own, parent)) for file in sorted((folder / "prompts").glob("*.safetensors"))),
         )
         rope_of(source.bare["transformer"].config)
         source._check()
@@ -619,6 +625,7 @@ class CogVideoXModel:
     """A model from disk, for any number of jobs (implements `denoiser.Model`); every part is read when it is first needed."""
 
     hints = False
+    analogies = False
     draws_lines = True
 
     def __init__(
@@ -647,10 +654,11 @@ class CogVideoXModel:
         self.layers: int = self.config.num_layers
         self.scheduler = _reading(source.scheduler, CogVideoXDDIMScheduler.from_pretrained)
         side = min(self.config.sample_height, self.config.sample_width) * self.compression.space
-        # As published (TimeColor §3 and the release).
-        self.defaults = Defaults(steps=50, short_side=side, window=None, cells="majority", regime="joint", guidance=3.0)
+        # As published (TimeColor §3 and the release); a fine-tune of ours says under which rule it was trained.
+        regime, cells = source.trained or ("joint", "majority")
+        self.defaults = Defaults(steps=50, short_side=side, window=None, cells=cells, regime=regime, guidance=3.0)
         self._parts: dict[Part, Any] = {}
-        self._prompts_at = (prompt_folder, embeddings)
+        self._prompts_at = (prompt_folder, (*source.prompts, *embeddings))
         self._rung = LADDER[0]
         self.prompts = self._prompts()
         self.settle("resident" if memory == "auto" else memory)
@@ -906,6 +914,17 @@ def _part(name: str, *folders: Path) -> Path:
         if given not in expected.split(" or "):
             raise ValueError(f"{found}: is a {given}; {expected} is needed")
     return found
+
+
+def _trained(folder: Path) -> tuple[Regime, CellRule] | None:
+    """What `timecolor train` wrote beside a model: the rule it was trained under."""
+    if not (folder / "timecolor.json").is_file():
+        return None
+    about = _config(folder, "timecolor.json")
+    for name, known in (("regime", get_args(Regime)), ("cells", get_args(CellRule))):
+        if about.get(name) not in known:
+            raise ValueError(f"{folder / 'timecolor.json'}: {name} is {about.get(name)!r}; {' or '.join(known)} is needed")
+    return about["regime"], about["cells"]
 
 
 def _config(folder: Path, name: str = "config.json") -> dict[str, Any]:

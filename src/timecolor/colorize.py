@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from timecolor import analogy, codec, models, propagation
+from timecolor.analogy import Carried
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Model, Picture, Work
@@ -247,8 +248,8 @@ class Colorizer:
     def stream(self, shot: Shot, options: ColorizeOptions = ColorizeOptions()) -> Iterator[Progress | Coloured]:
         """Colour a shot of any length, yielding progress and finished frames in order.
 
-        Native frames are read a few at a time and the network runs in pieces; what grows with the length is one picture of the
-        working size a drawing (about 0.1 MB).
+        Native frames are read a few at a time and the network runs in pieces; what grows with the length is, for each drawing,
+        one picture of the working size (about 0.1 MB) and where each reference lies on it (0.05 MB, 0.2 for a whole frame's).
         Raises ValueError for input that does not fit, MemoryError where it needs more than there is (naming a size that fits),
         and FloatingPointError where the model gives values that are not finite.
         """
@@ -271,17 +272,20 @@ class Colorizer:
         bare = not self.model.draws_lines and all(r.alpha is not None for r in shot.references)
         pictures = [codec.letterbox(r, working, native, 255 if bare else 0) for r in shot.references]
         whole = {r: pictures[r] for r, reference in enumerate(shot.references) if reference.shows_frame(height, width)}
-        tracks = {r: _track(picture, drawings.sketches) for r, picture in whole.items()}
-        analogies = []
-        if self.model.hints:
-            on_paper = shot.labels is None and all(r.cut_out(height, width).alpha is not None for r in shot.references)
-            for r, picture in enumerate(pictures):
-                analogies.append(list(drawings.analogies(r, picture, r in whole, on_paper)))
-                yield Progress("matching", r + 1, len(pictures))
+        tracks: dict[int, list[np.ndarray]] = {}
+        carried: dict[int, list[Carried]] = {}
+        for r, picture in enumerate(pictures):
+            yield Progress("matching", r, len(pictures))
+            if r in whole:
+                tracks[r] = _track(picture, drawings.sketches)
+            if self.model.analogies and (shot.labels is not None or len(whole) < len(pictures)):
+                carried[r] = list(drawings.carried(r, picture, r in whole, shot.labels is None and bare))
+            yield Progress("matching", r + 1, len(pictures))
+        sure_frame = analogy.NEVER if shot.labels is None else analogy.SURE_FRAME
         finisher = Finisher.of(shot, drawings.labels, FinishOptions(options.lines, options.finish, options.palette))
 
         shown = 0
-        for first, stop, colours in self._sample(drawings, pictures, tracks, analogies, options):
+        for first, stop, colours in self._sample(drawings, pictures, tracks, options):
             if isinstance(colours, Progress):
                 yield colours
                 continue
@@ -295,6 +299,8 @@ class Colorizer:
                     cells = colours[drawings.of_frame[shown + i] - first]
                     at = drawings.of_frame[shown + i]
                     drawing = drawings.sketches[at]
+                    found = [(one[at], sure_frame if r in whole else analogy.SURE) for r, one in carried.items()]
+                    cells = analogy.taken(cells, found)
                     if self.model.draws_lines and options.lines != "model":
                         cells = _fills(cells, drawing)
                     flows = [_flows(picture, drawing, tracks[r][at]) for r, picture in whole.items()]
@@ -321,13 +327,11 @@ class Colorizer:
         drawings: "_Drawings",
         pictures: Sequence[Picture],
         tracks: Mapping[int, Sequence[np.ndarray]],
-        analogies: Sequence[Sequence[np.ndarray]],
         options: ColorizeOptions,
     ) -> Iterator[tuple[int, int, np.ndarray | Progress]]:
         """Colours of drawings first:stop, float (n, y, x, 3), piece by piece; progress on the way.
 
-        tracks: of references that show a whole frame, by index. analogies: each reference carried onto each drawing by what its lines
-        look like. Of both hints are made.
+        tracks: of references that show a whole frame, by index; of these hints are made.
         A piece is run with as many drawings around it as can touch it, so that cutting does not show in the result.
         """
         model, total = self.model, len(drawings.sketches)
@@ -348,8 +352,7 @@ class Colorizer:
                 grid = model.compression.grid(Clip(*padded.shape[:3]))
                 sketch = model.encode_sketch(padded)
                 followed = {r: (pictures[r], track[low:high]) for r, track in tracks.items()}
-                carried = [of_reference[low:high] for of_reference in analogies]
-                hints = self._hints(drawings.sketches[low:high], followed, carried)
+                hints = self._hints(drawings.sketches[low:high], followed)
                 conditions = self._conditions(grid, sketch, references, drawings.bits(low, high), options, low, *hints)
                 cache = model.denoiser.prepare(conditions)
                 noise = model.noise(grid, options.seed, low).to(model.device, model.dtype)
@@ -392,21 +395,17 @@ class Colorizer:
         return model.told(conditions, options.prompt, _guidance(options))
 
     def _hints(
-        self,
-        drawings: Sequence[np.ndarray],
-        followed: Mapping[int, tuple[Picture, Sequence[np.ndarray]]],
-        analogies: Sequence[Sequence[np.ndarray]],
+        self, drawings: Sequence[np.ndarray], followed: Mapping[int, tuple[Picture, Sequence[np.ndarray]]]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """References carried onto each drawing, and which reference each hint is of: whole frames by flow, all by analogy."""
-        if not analogies:
+        """The references that show a whole frame, carried onto each drawing, and which reference each is of."""
+        if not followed or not self.model.hints:
             return None, None
         hints = []
         for i, drawing in enumerate(drawings):
             made = [propagation.candidates(p.fills, p.lines, _flows(p, drawing, track[i])) for p, track in followed.values()]
-            made.append(np.stack([of_reference[i] for of_reference in analogies]))
             hints.append(codec.encode_hints(np.concatenate(made)[None]).to(self.model.device, self.model.dtype))
-        of = [r for r in followed for _ in range(propagation.CANDIDATES + 1)] + list(range(len(analogies)))
-        return torch.cat(hints, dim=1), torch.tensor([of]).to(self.model.device)
+        of = torch.tensor([list(followed)]).repeat_interleave(propagation.CANDIDATES + 1, dim=1)
+        return torch.cat(hints, dim=1), of.to(self.model.device)
 
     def _work(self, shot: Clip, references: int, options: ColorizeOptions) -> Work:
         """The job as the model sees it. options: settled."""
@@ -535,16 +534,12 @@ class _Drawings:
         ids = torch.from_numpy(np.stack(known).astype(np.int64))
         return label_bits(ids, self._labels_of, self._compression, self._cells)[None]
 
-    def analogies(self, r: int, picture: Picture, whole: bool, on_paper: bool) -> Iterator[np.ndarray]:
+    def carried(self, r: int, picture: Picture, whole: bool, on_paper: bool) -> Iterator[Carried]:
         """Reference `r` carried onto every drawing, where it may colour it; on_paper: the white around it may be taken too."""
         lines = [propagation.ink(sketch) for sketch in self.sketches]
-        everywhere = np.ones(lines[0].shape, bool)
-        areas = [
-            everywhere if area is None else np.isin(area, [label for label in self.labels if r in self._labels_of(label)])
-            for area in self._areas
-        ]
-        known = picture.shown | on_paper
-        return analogy.hints_of(picture.fills, picture.lines, known, whole, lines, areas, self._shot.labels is not None)
+        mine = [label for label in self.labels if r in self._labels_of(label)]
+        areas = None if self._shot.labels is None else [np.isin(area, mine) for area in self._areas if area is not None]
+        return analogy.carried(picture.fills, picture.lines, picture.shown | on_paper, whole, lines, areas)
 
     def _check_labels(self, new: set[int]) -> None:
         count = len(self._shot.references)

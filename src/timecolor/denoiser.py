@@ -94,7 +94,8 @@ class Model(Protocol):
     """A denoiser and what belongs to it, so that whoever walks from a shot to colours need not know which one runs.
 
     compression: pixels to tokens. text: tokens of a prompt, 0 = it reads none. layers: how often news moves on by a window in one
-    prediction. hints: it takes pictures carried onto the frames. draws_lines: it decodes to whole pictures, otherwise to fills.
+    prediction. hints: it takes pictures carried onto the frames. analogies: its colours give way to what a reference shows where
+    that is found surely. draws_lines: it decodes to whole pictures, otherwise to fills.
     memory: the rung of its memory ladder that the user asked for; auto = the fastest that fits.
     """
 
@@ -103,6 +104,7 @@ class Model(Protocol):
     text: int
     layers: int
     hints: bool
+    analogies: bool
     draws_lines: bool
     memory: str
 

@@ -36,7 +36,7 @@ class ToonModel:
             got = f"{self.pixels.space} pixels a latent and {config.patch} latents a token"
             raise ValueError(f"codec and model do not fit: {got}, but the model's tokens are {config.cell} pixels wide")
         self.defaults = Defaults(steps=2, short_side=self.short_side, window=1, cells="coverage", regime="cached")
-        self.layers, self.hints = config.layers, config.hints
+        self.layers, self.hints, self.analogies = config.layers, config.hints, config.hints
 
     @property
     def device(self) -> torch.device:
@@ -98,7 +98,7 @@ class ToonModel:
         config, item = self.toon.config, self.dtype.itemsize
         tokens, references = work.piece * work.grid.per_frame, work.references * work.grid.per_frame
         kept = 2 * config.layers * (2 * tokens + references) * config.width * item
-        offered = work.references * (CANDIDATES + 2) * tokens * (4 * config.cell**2 + config.width) if config.hints else 0
+        offered = work.references * (CANDIDATES + 1) * tokens * (4 * config.cell**2 + config.width) if config.hints else 0
         return {"resident": kept + (12 * (tokens + references) * config.width + 2 * offered) * item}
 
     def settle(self, rung: str) -> None:

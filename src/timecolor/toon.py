@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from timecolor import attention
 from timecolor.attention import Attention
-from timecolor.correspondence import Rule, Tokens, shot_tokens, unlabelled
+from timecolor.correspondence import Tokens, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions
 from timecolor.geometry import Grid
 from timecolor.layout import TokenLayout
@@ -25,8 +25,6 @@ from timecolor.shapes import Float
 
 # Angles of time repeat after 64 frames, so no shot is too long; offsets in space are constant up to 48 x 48 tokens.
 TOON_ROPE = Rope(base=(48, 48), ranked=False, dims=(8, 12, 12), theta=100.0, periods=(2, 4, 8, 64))
-
-ALIKE = 0.15  # how far apart, in latents, colours are still much alike: 19 levels of 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +86,6 @@ def unpatchify(tokens: Float[Tensor, "b n d"], layout: TokenLayout, patch: int) 
     return rearrange(tokens, "b (f h w) (c p q) -> b f c (h p) (w q)", f=grid.frames, h=grid.height, p=patch, q=patch)
 
 
-def alike(apart: Tensor) -> Tensor:
-    """How alike colours are, in (0, 1], by their squared distance: a Student kernel, so that a colour far off still pulls."""
-    return (1 + apart / ALIKE**2) ** -2
-
-
 class Stem(nn.Module):
     """Line art or a coloured picture to tokens, by convolutions that look a little beyond a token's own pixels."""
 
@@ -140,14 +133,9 @@ class Block(nn.Module):
 
 @dataclass(slots=True)
 class Pointing:
-    """What the pointer looks at. colours: of the references' latents, (b m 3). keys: (b 1 1+m d), once they are known.
-
-    of, at: what target latents and keys are, "none" first.
-    """
+    """What the pointer looks at. colours: of the references' latents, (b m 3). keys: (b 1 1+m d), once they are known."""
 
     attend: Attention
-    of: Tokens
-    at: Tokens
     colours: Tensor
     cos: Tensor
     sin: Tensor
@@ -176,27 +164,12 @@ class Pointer(nn.Module):
         k = apply_rope(_unit(k, self.norm_k), to.cos, to.sin)
         return torch.cat([self.none.to(k.dtype).expand(len(k), 1, 1, -1), k], dim=2)
 
-    def queries(self, target: Float[Tensor, "b n d"], cos: Tensor, sin: Tensor) -> Float[Tensor, "b 1 m e"]:
-        """Queries of the target's latents."""
-        q = rearrange(self.to_q(target), "b n (s e) -> b 1 (n s) e", s=self.slots)
-        return apply_rope(_unit(q, self.norm_q), cos, sin)
-
-    def likeness(
-        self, q: Float[Tensor, "b m e"], made: Float[Tensor, "b m 3"], to: Pointing, clean: Float[Tensor, "b m 3"], visible: Tensor
-    ) -> Float[Tensor, "b m"]:
-        """How like the true colours is what some latents point at, in the mean of all that they point at. visible: (b m 1+k)."""
-        assert to.keys is not None
-        logits = (q @ to.keys[:, 0].transpose(1, 2)).float() * q.shape[-1] ** -0.5
-        shares = logits.masked_fill(~visible, -torch.inf).softmax(-1)
-        known = to.colours.float()
-        apart = clean.square().sum(-1)[:, :, None] + known.square().sum(-1)[:, None] - 2 * clean @ known.transpose(1, 2)
-        own = alike((made - clean).square().sum(-1))
-        return shares[..., 0] * own + (shares[..., 1:] * alike(apart.clamp(min=0))).sum(-1)
-
     def forward(
-        self, q: Float[Tensor, "b 1 m e"], generated: Float[Tensor, "b n c"], to: Pointing
+        self, target: Float[Tensor, "b n d"], generated: Float[Tensor, "b n c"], to: Pointing, cos: Tensor, sin: Tensor
     ) -> Float[Tensor, "b n c"]:
-        """Colours of the target's tokens, channels first as `patchify` lays them, from their latents' queries."""
+        """Colours of the target's tokens, channels first as `patchify` lays them."""
+        q = rearrange(self.to_q(target), "b n (s e) -> b 1 (n s) e", s=self.slots)
+        q = apply_rope(_unit(q, self.norm_q), cos, sin)
         assert to.keys is not None  # set before: once a shot when cached, else from the tokens just run
         k = to.keys
         # Values: three colours and, for "none", its weight; filled up to the width that fast kernels want.
@@ -247,31 +220,14 @@ class Chooser(nn.Module):
         found = self.to_k(self.norm(self.stem(rearrange(both, "b f k c h w -> (b k) f c h w"))))
         return _unit(rearrange(found, "(b k) n (s e) -> b k n s e", k=count, s=self.slots), self.norm_k)
 
-    def shares(self, target: Float[Tensor, "b n d"], offered: Offered) -> Float[Tensor, "b k1 n s"]:
-        """What each latent takes of its own colour and of each hint, in float32."""
+    def forward(self, target: Float[Tensor, "b n d"], own: Float[Tensor, "b n c"], offered: Offered) -> Float[Tensor, "b n c"]:
+        """Colours of the target's tokens, channels first as `patchify` lays them."""
         q = _unit(rearrange(self.to_q(target), "b n (s e) -> b n s e", s=self.slots), self.norm_q) * self.own.numel() ** -0.5
         logits = (q[:, None] * offered.keys).sum(-1).float().masked_fill(~offered.there[..., None], -torch.inf)
-        return torch.cat([(q * self.own.to(q.dtype)).sum(-1).float()[:, None], logits], dim=1).softmax(dim=1)
-
-    def forward(
-        self, shares: Float[Tensor, "b k1 n s"], own: Float[Tensor, "b n c"], offered: Offered
-    ) -> Float[Tensor, "b n c"]:
-        """Colours of the target's tokens, channels first as `patchify` lays them."""
-        weights = shares.to(own.dtype)
+        weights = torch.cat([(q * self.own.to(q.dtype)).sum(-1).float()[:, None], logits], dim=1).softmax(dim=1).to(own.dtype)
         mine = rearrange(own, "b n (c s) -> b 1 n s c", s=self.slots)
         chosen = (weights[..., None] * torch.cat([mine, offered.colours.to(own.dtype)], dim=1)).sum(1)
         return rearrange(chosen, "b n s c -> b n (c s)")
-
-
-@dataclass(slots=True)
-class _Found:
-    """Where the target's colours may come from. made: generated (b n c). queries, shares: of pointer and chooser."""
-
-    made: Tensor
-    pointing: Pointing | None
-    queries: Tensor | None
-    offered: Offered | None
-    shares: Tensor | None
 
 
 class Toon(nn.Module):
@@ -356,23 +312,11 @@ class Toon(nn.Module):
             x = block.finish(x, cache.attend(q, k, v), modulation)
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
-        colours = self._colours(self._found(x, emb, layout, cache.pointing, cache.offered, cos, sin))
+        colours = self._colours(x, emb, layout, cache.pointing, cache.offered, cos, sin)
         return unpatchify(colours[:, back], layout, self.config.patch)
 
-    def forward(
-        self,
-        latents: Float[Tensor, "b f c h w"],
-        timestep: Float[Tensor, " b"],
-        conditions: Conditions,
-        clean: Float[Tensor, "b f c h w"] | None = None,
-        at: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """What `prepare` and `predict` give, in one differentiable pass over the whole sequence; for training.
-
-        And, where the truth is given, the surprise (b) at the colours of latents `at` (in the order of tokens, then of a token's
-        latents): minus the logarithm of how like them is what the model takes its colours from, `alike` in the mean of the
-        shares. A mean of colours is gray where the model is of two minds; the surprise asks for the right one among them.
-        """
+    def forward(self, latents: Float[Tensor, "b f c h w"], timestep: Float[Tensor, " b"], conditions: Conditions) -> Tensor:
+        """What `prepare` and `predict` give, in one differentiable pass over the whole sequence; for training."""
         layout, rule = conditions.layout, conditions.rule
         tokens = conditions.tokens.to(latents.device)
         split = layout.target.stop
@@ -393,14 +337,13 @@ class Toon(nn.Module):
             modulation = [torch.cat([a.expand(-1, split, -1), b.expand(-1, x.shape[1] - split, -1)], dim=1) for a, b in pairs]
             q, k, v = block.qkv(x, modulation, cos, sin)
             x = block.finish(x, attend(q, k, v), modulation)
-        found = self._found(x, emb, layout, pointing, self._offered(conditions), cos, sin)
-        surprise = None if clean is None or at is None else self._surprise(found, rule, patchify(clean, self.config.patch), at)
-        return unpatchify(self._colours(found), layout, self.config.patch), surprise
+        colours = self._colours(x, emb, layout, pointing, self._offered(conditions), cos, sin)
+        return unpatchify(colours, layout, self.config.patch)
 
     def _layers(self) -> list[Block]:
         return cast(list[Block], list(self.blocks))
 
-    def _found(
+    def _colours(
         self,
         x: Tensor,
         emb: Tensor,
@@ -409,46 +352,21 @@ class Toon(nn.Module):
         offered: Offered | None,
         cos: Tensor,
         sin: Tensor,
-    ) -> "_Found":
-        """Where colours come from, by the last block's output: the target's tokens, or the whole sequence."""
+    ) -> Tensor:
+        """Clean colours of the target's tokens from the last block's output: the target's tokens, or the whole sequence."""
         shift, scale = self.final_modulation(emb)[:, None].chunk(2, dim=-1)
         normed = self.norm(x)
         split = layout.target.stop
-        target = normed[:, :split]
-        made, queries, shares = self.final(target * (1 + scale) + shift), None, None
+        colours = self.final(normed[:, :split] * (1 + scale) + shift)
         if self.pointer is not None and pointing is not None:
             if x.shape[1] > split:  # the references' tokens have just been run along
                 pointing.keys = self.pointer.keys(normed[:, split + layout.grid.tokens :], pointing)
             slots = self.pointer.slots
             turn = (cos[:split].repeat_interleave(slots, 0), sin[:split].repeat_interleave(slots, 0))
-            queries = self.pointer.queries(target, *turn)
+            colours = self.pointer(normed[:, :split], colours, pointing, *turn)
         if self.chooser is not None and offered is not None:
-            shares = self.chooser.shares(target, offered)
-        return _Found(made, pointing, queries, offered, shares)
-
-    def _colours(self, found: "_Found") -> Tensor:
-        """Clean colours of the target's tokens: the mean of what they are taken from."""
-        colours = found.made
-        if self.pointer is not None and found.pointing is not None and found.queries is not None:
-            colours = self.pointer(found.queries, colours, found.pointing)
-        if self.chooser is not None and found.offered is not None and found.shares is not None:
-            colours = self.chooser(found.shares, colours, found.offered)
+            colours = self.chooser(normed[:, :split], colours, offered)
         return colours
-
-    def _surprise(self, found: "_Found", rule: Rule, clean: Float[Tensor, "b n c"], at: Tensor) -> Float[Tensor, " b"]:
-        slots = self.config.patch**2
-        made, clean = (rearrange(x, "b n (c s) -> b (n s) c", s=slots)[:, at].float() for x in (found.made, clean))
-        if self.pointer is not None and found.pointing is not None and found.queries is not None:
-            visible = attention.dense_mask(found.pointing.of[at], found.pointing.at, rule)
-            like = self.pointer.likeness(found.queries[:, 0, at], made, found.pointing, clean, visible)
-        else:
-            like = alike((made - clean).square().sum(-1))
-        if found.offered is not None and found.shares is not None:
-            shares = found.shares.flatten(2)[..., at]
-            hints = found.offered.colours.flatten(2, 3)[:, :, at].float()
-            likes = alike((hints - clean[:, None]).square().sum(-1))
-            like = (shares * torch.cat([like[:, None], likes], dim=1)).sum(1)
-        return -like.clamp(min=1e-6).log().mean(1)
 
     def _offered(self, conditions: Conditions) -> Offered | None:
         """Keys, colours and visibility of the hints; a few frames at a time where no gradient is wanted: they are pixels."""
@@ -489,7 +407,7 @@ class Toon(nn.Module):
         shrunk = self._mean_colours(conditions.references)
         colours = rearrange(shrunk, "b r c (h p) (w q) -> b (r h w p q) c", p=self.config.patch, q=self.config.patch)
         turn = (cos[start:].repeat_interleave(slots, 0), sin[start:].repeat_interleave(slots, 0))
-        return Pointing(attend, queries, keys, colours, *turn)
+        return Pointing(attend, colours, *turn)
 
 
 def _gains(channels: int, gain: float) -> tuple[nn.RMSNorm, nn.RMSNorm]:

@@ -89,6 +89,10 @@ def ablations(colorizer: Colorizer, options: ColorizeOptions) -> list[Ablation]:
         if config.hints:
             found.append(Ablation("hints", "on", colorizer, options))
             found.append(Ablation("hints", "off", _like(model, _Unhinted, config), options))
+            bare = _like(model, Toon, config)
+            bare.model.analogies = False
+            found.append(Ablation("analogies", "on", colorizer, options, CAST))
+            found.append(Ablation("analogies", "off", bare, options, CAST))
     found += [
         Ablation("cells", "coverage", colorizer, replace(options, cells="coverage"), LABELLED),
         Ablation("cells", "majority", colorizer, replace(options, cells="majority"), LABELLED),

@@ -19,7 +19,7 @@ import numpy as np
 from timecolor import analogy, codec, finish, propagation
 from timecolor.finish import Finisher, FinishOptions
 from timecolor.geometry import Clip, Compression
-from timecolor.shapes import Bool, Float, UInt8
+from timecolor.shapes import Bool, UInt8
 from timecolor.shot import Reference, Shot
 from timecolor.sketch import without_lines
 

@@ -1,6 +1,6 @@
 """Batches from the procedural world, a pure function of (preset, step), so that a run resumes exactly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from timecolor import analogy, codec, propagation
+from timecolor import codec, propagation
 from timecolor.correspondence import ALL, label_bits
 from timecolor.denoiser import Picture
 from timecolor.geometry import Clip, Compression
@@ -20,7 +20,7 @@ from timecolor.sketch import extract_lines
 from timecolor.train.presets import Bucket, Preset
 from timecolor.world import World, WorldShot
 
-WHOLE_FRAMES = 1  # references of a sample that are carried along by flow
+WHOLE_FRAMES = 1  # references of a sample that hints are made of
 
 Protocol = Literal["start frame", "arbitrary frame", "multi-reference"]
 
@@ -144,9 +144,7 @@ def _sample(
         bits = torch.full((grid.tokens,), ALL)
     seen = [codec.letterbox(p, clip, ground=255 if bare else 0) for p in pictures]
     encoded = [codec.encode_reference(picture)[0] for picture in seen]
-    used = [] if augment and rng.random() < preset.drop_hints else list(range(len(seen)))
-    bare_paper = not bound and all(p.cut_out(*sketch.shape[1:3]).alpha is not None for p in pictures)
-    hints, hint_of = _hints(pictures, seen, sketch, used, labels if bound else None, allowed, bare_paper)
+    hints, hint_of = _hints(pictures, seen, sketch, [] if augment and rng.random() < preset.drop_hints else range(len(seen)))
     return (
         codec.PixelCodec(preset.colour_cell).encode(fills)[0],
         codec.encode_sketch(sketch)[0],
@@ -158,34 +156,14 @@ def _sample(
     )
 
 
-def _hints(
-    pictures: list[Reference],
-    seen: list[Picture],
-    sketch: np.ndarray,
-    used: Sequence[int],
-    labels: np.ndarray | None,
-    allowed: Mapping[int, list[int]],
-    on_paper: bool,
-) -> tuple[np.ndarray, Tensor]:
-    """Hints of references `used`, as `Colorizer` makes them: (t, k, h, w, 4) and (k), filled up with empty ones."""
-    size = sketch.shape[1:3]
-    lines = [propagation.ink(drawing) for drawing in sketch]
-    whole = [r for r in used if pictures[r].shows_frame(*size)]
-    made = [np.stack([_candidates(seen[r], drawing) for drawing in sketch]) for r in whole[:WHOLE_FRAMES]]
-    of = [r for r in whole[:WHOLE_FRAMES] for _ in range(propagation.CANDIDATES)]
-    for r in used:
-        picture = seen[r]
-        if labels is None:
-            areas = [np.ones(size, bool)] * len(sketch)
-        else:
-            areas = list(np.isin(labels, [k for k, own in allowed.items() if r in own]))
-        known = picture.shown | on_paper
-        carried = analogy.hints_of(picture.fills, picture.lines, known, r in whole, lines, areas, labels is not None)
-        made.append(np.stack(list(carried))[:, None])
-        of.append(r)
-    missing = WHOLE_FRAMES * propagation.CANDIDATES + len(seen) - len(of)
-    made.append(np.zeros((len(sketch), missing, *size, 4), np.uint8))
-    return np.concatenate(made, axis=1), torch.tensor(of + [-1] * missing)
+def _hints(pictures: list[Reference], seen: list[Picture], sketch: np.ndarray, used: Sequence[int]) -> tuple[np.ndarray, Tensor]:
+    """Candidates of the whole-frame references, as `Colorizer` makes them: (t, k, h, w, 4) and (k), filled up with empty ones."""
+    whole = [r for r in used if pictures[r].shows_frame(*sketch.shape[1:3])][:WHOLE_FRAMES]
+    made = [np.stack([_candidates(seen[r], drawing) for drawing in sketch]) for r in whole]
+    missing = WHOLE_FRAMES - len(whole)
+    count = propagation.CANDIDATES
+    made += [np.zeros((len(sketch), count, *sketch.shape[1:3], 4), np.uint8)] * missing
+    return np.concatenate(made, axis=1), torch.tensor(whole + [-1] * missing).repeat_interleave(count)
 
 
 def _candidates(picture: Picture, drawing: np.ndarray) -> np.ndarray:

@@ -52,8 +52,6 @@ def train(
     if init is not None:
         _fill_in(model, init)
     model = model.to(device)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not preset.only or name.split(".")[0] in preset.only)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     optimizers = _optimizers(model, preset)
     state = folder / "checkpoints" / "last.safetensors"
@@ -71,10 +69,8 @@ def train(
                 group["lr"] = rate * group["factor"]
         generator = torch.Generator().manual_seed(preset.seed * 1_000_003 + step)
         with autocast:
-            prediction, clean, surprise = _predict(model, batch, preset, generator, device)
+            prediction, clean = _predict(model, batch, preset, generator, device)
             each = diffusion.loss(prediction, clean)
-            if surprise is not None:
-                each = each + preset.surprise * surprise
         if not bool(torch.isfinite(each).all()):
             sample = int(each.isfinite().int().argmin())
             raise FloatingPointError(f"loss is not finite at step {step}, sample {sample}; lower the rate")
@@ -115,8 +111,8 @@ def train(
 
 def _predict(
     model: Toon, batch: Batch, preset: Preset, generator: torch.Generator, device: torch.device, pure: bool = False
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Predicted and true clean latents of a batch, and the surprise at them; pure: from pure noise, as sampling begins."""
+) -> tuple[Tensor, Tensor]:
+    """Predicted and true clean latents of a batch; pure: from pure noise, as the first step of sampling."""
     clean = batch.clean.to(device)
     noise = torch.randn(batch.clean.shape, generator=generator).to(device)
     times = torch.ones(len(clean)) if pure else diffusion.training_times(len(clean), generator, preset.shift)
@@ -128,12 +124,7 @@ def _predict(
     sketch, references, hints, of = (x.to(device) for x in (batch.sketch, batch.references, batch.hints, batch.hint_of))
     conditions = Conditions(layout, tokens, sketch, references, RULE, start=start, hints=hints, hint_of=of)
     times = times.to(device)
-    truth, at = None, None
-    if preset.surprise and not pure:
-        truth, count = clean, frames * height * width * preset.model.patch**2
-        at = torch.randperm(count, generator=generator)[: preset.surprised].to(device)
-    prediction, surprise = model(diffusion.noised(clean, noise, times), times, conditions, truth, at)
-    return prediction, clean, surprise
+    return model(diffusion.noised(clean, noise, times), times, conditions), clean
 
 
 def _pace(step: int, preset: Preset) -> float:
@@ -146,17 +137,13 @@ def _optimizers(model: Toon, preset: Preset) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices (Jordan et al. 2024), AdamW for all else; gains of queries and keys at a higher rate."""
     matrices, gains, others = [], [], []
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
         kind = matrices if parameter.ndim == 2 and name.startswith("blocks.") else gains if ".norm_" in name else others
         kind.append(parameter)
+    muon = torch.optim.Muon(matrices, lr=preset.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
     groups = [{"params": others, "factor": 1.0}, {"params": gains, "factor": 3.0}]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=preset.rate, betas=(0.9, 0.98), weight_decay=0.0)]
-    if matrices:
-        muon = torch.optim.Muon(matrices, lr=preset.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-        muon.param_groups[0]["factor"] = 1.0
-        optimizers.insert(0, muon)
-    return optimizers
+    adamw = torch.optim.AdamW(groups, lr=preset.rate, betas=(0.9, 0.98), weight_decay=0.0)
+    muon.param_groups[0]["factor"] = 1.0
+    return [muon, adamw]
 
 
 def _validation(preset: Preset) -> list[tuple[Protocol, Batch]]:
@@ -180,7 +167,7 @@ def _validate(
     model.load_state_dict(average)
     errors: dict[str, list[float]] = {}
     for protocol, batch in validation:
-        prediction, clean, _ = _predict(model, batch, preset, torch.Generator().manual_seed(0), device, pure=True)
+        prediction, clean = _predict(model, batch, preset, torch.Generator().manual_seed(0), device, pure=True)
         # Two by two colours a token, whatever the codec, so that runs of unlike presets can be compared.
         size = (2 * clean.shape[3] // preset.model.patch, 2 * clean.shape[4] // preset.model.patch)
         error = ((prediction.float().clamp(-1, 1) - clean) / 2).flatten(0, 1).cpu()

@@ -31,11 +31,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """All that decides a run. steps: length of the run; the learning rate falls to 0 over the last `cooldown` of it.
-
-    only: names of the model's parts that learn, () = all of them.
-    surprise: weight of `Toon.forward`'s surprise beside the squared error, 0 = off; surprised: latents of a sample it is taken at.
-    """
+    """All that decides a run. steps: length of the run; the learning rate falls to 0 over the last `cooldown` of it."""
 
     model: ToonConfig = field(default_factory=lambda: ToonConfig(hints=True))
     colour_cell: int = 4  # pixels per target latent, the codec's stride
@@ -52,9 +48,6 @@ class Preset:
     cooldown: float = 0.3
     ema: float = 0.997
     shift: float = 3.0
-    surprise: float = 0.03
-    surprised: int = 256
-    only: tuple[str, ...] = ()
     keep_labels: float = 0.5  # share of labelled shots whose labels are used; the others see every reference
     drop_reference: float = 0.05
     drop_hints: float = 0.1
@@ -76,17 +69,6 @@ PRESETS: dict[str, Preset] = {
     "toon": TOON,
     # From weights that know all protocols (`--init`): no curriculum, a lower rate.
     "toon-further": replace(TOON, stages=(Stage(1.0, 1.0, 1.0, 2.0),), rate=1.5e-3, steps=5_000),
-    # From weights that know all protocols: only how hints and references are chosen from, mostly at the working size.
-    "toon-choice": replace(
-        TOON,
-        stages=(Stage(1.0, 1.0, 1.0, 3.0),),
-        buckets=(Bucket(64, 96, 2, 16, 0.3), Bucket(96, 144, 1, 10, 0.2), Bucket(160, 240, 1, 4, 0.5)),
-        only=("chooser", "pointer", "final", "final_modulation"),
-        rate=1.5e-3,
-        steps=1_000,
-        warmup=30,
-        cooldown=0.4,
-    ),
     "debug": replace(
         TOON,
         model=ToonConfig(width=64, layers=2, heads=2, hints=True),
