@@ -169,7 +169,7 @@ class Patches:
         described = np.concatenate([_described(view(lines, area), min(h, w) / 160), _where(area, self.whole)], axis=2)
         at, found = self._match(described[grid[0][part], grid[1][part]])
         inside = mine[part]
-        error[part][inside] = found[inside]
+        error[part][inside] = np.where(at >= 0, found, np.inf)[inside]
         colours[part][inside] = self._vote(at, found, inside)[inside]
         return colours, error
 
