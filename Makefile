@@ -21,7 +21,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py
 
 # pip 25.1 is the first that knows dependency groups. constraints.txt takes the CPU build of torch.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: Makefile pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e ".[cogvideox,int8]"
