@@ -117,7 +117,7 @@ def agreement(options) -> dict[str, Any]:
     given, latents = conditions(colorizer, frames, size, wanted(options), options.seed)
     model, now = colorizer.model.denoiser, torch.full((1,), 0.75)
     cached = model.predict(latents, now, model.prepare(given))
-    took, (uncached, _) = timed(lambda: model(latents, now, given))
+    took, uncached = timed(lambda: model(latents, now, given))
     return {
         "max_difference": float((cached - uncached).abs().max()),
         "largest_value": float(uncached.abs().max()),
