@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The whole recipe of the embedded weights, from an empty folder: run it again to go on where it was stopped.
-#   scripts/train_toon.sh [OUT=runs/toon] [STEPS]
-# Works in slices of MINUTES (9), each ending with a checkpoint, and stops by itself at the last step. SLICES=1 runs a single one,
-# for machines that are lent for ten minutes at a time: checkpoints/last.safetensors carries all state to the next.
+#   scripts/train_toon.sh [OUT=runs] [STEPS]
+# Trains the presets of PRESETS ("matcher toon") one after the other, each into OUT/PRESET, in slices of MINUTES (9) that end with a
+# checkpoint, and stops by itself at the last step. SLICES=1 runs a single slice of the first preset that is not done, for machines
+# that are lent for ten minutes at a time: checkpoints/last.safetensors carries all state to the next.
 # Needs torch, numpy, OpenCV, Pillow, einops, safetensors; one NVIDIA GPU, or CPU cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-OUT=${1:-runs/toon}
+OUT=${1:-runs}
 STEPS=${2:-}
 MINUTES=${MINUTES:-9}
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
@@ -14,11 +15,15 @@ CORES=$(nproc)
 # Every core but two draws shots; the model has the rest. On two cores one worker keeps up.
 WORKERS=${WORKERS:-$((CORES > 4 ? CORES - 2 : 1))}
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" OMP_WAIT_POLICY=PASSIVE
-for ((slice = 1; slice <= ${SLICES:-1000000}; slice++)); do
-    before=$(tail -n 1 "$OUT/metrics.jsonl" 2>/dev/null || true)
-    "$PYTHON" -W ignore -m timecolor.train --preset "${PRESET:-toon}" --out "$OUT" --device auto --minutes "$MINUTES" --workers "$WORKERS" \
-        ${STEPS:+--steps "$STEPS"}
-    # A run that is done says nothing more.
-    [ "$(tail -n 1 "$OUT/metrics.jsonl")" != "$before" ] || break
+left=${SLICES:-1000000}
+for preset in ${PRESETS:-matcher toon}; do
+    while ((left > 0)); do
+        before=$(tail -n 1 "$OUT/$preset/metrics.jsonl" 2>/dev/null || true)
+        "$PYTHON" -W ignore -m timecolor.train --preset "$preset" --out "$OUT/$preset" --device auto --minutes "$MINUTES" \
+            --workers "$WORKERS" ${STEPS:+--steps "$STEPS"}
+        # A run that is done says nothing more.
+        [ "$(tail -n 1 "$OUT/$preset/metrics.jsonl")" != "$before" ] || break
+        left=$((left - 1))
+    done
 done
-echo "$OUT/toon.safetensors"
+ls "$OUT"/*/*.safetensors

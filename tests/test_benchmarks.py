@@ -105,3 +105,17 @@ def test_operations_of_a_step_are_those_that_run(monkeypatch):
         for method, figures in made.measure(denoiser, scale, 9, references, options)["methods"].items():
             assert figures["step_s"] == pytest.approx(figures["operations"]["step"], rel=0.02), (references, method)
             assert figures["prepare_s"] == pytest.approx(figures["operations"]["once"], rel=0.02), (references, method)
+
+
+def test_true_colours_show_how_far_a_method_can_get(tmp_path):
+    printed, figures = run("ceiling", None, tmp_path)
+    assert figures["means"].keys() == {"start frame", "arbitrary frame", "multi-reference with labels"}
+    assert all(20 < m["painted_psnr"] < 60 and m["segment_accuracy_10"] > 0.5 for m in figures["means"].values())
+    assert "| start frame " in printed
+
+
+def test_exchanged_references_are_counted(model, tmp_path):
+    _, figures = run("swap", model, tmp_path)
+    for shares in (figures["plain"], figures["swapped"]):
+        assert shares["named"] + shares["other"] <= 1
+        assert all(0 <= share <= 1 for share in shares.values())

@@ -15,6 +15,7 @@ import timecolor
 from timecolor import codec, colorize, weights
 from timecolor.colorize import READ_AT_ONCE, Cancelled, ColorizeOptions, Colorizer, Coloured, Progress
 from timecolor.geometry import Clip
+from timecolor.matching import CERTAIN_CAST, CERTAIN_FRAMES, Area, Carrier
 from timecolor.models import ToonModel
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.toon import Toon
@@ -449,26 +450,58 @@ def hinted(tmp_path_factory) -> Colorizer:
     return Colorizer.load(path, "cpu", "float32")
 
 
-def test_references_are_carried_only_onto_the_areas_that_they_may_colour(hinted, monkeypatch):
-    seen = []
-    monkeypatch.setattr(colorize.analogy, "taken", lambda colours, found: (seen.append(found), colours)[1])
+@pytest.fixture
+def asked(monkeypatch) -> list[list[Area]]:
+    """The areas that references are sought in, drawing by drawing."""
+    seen, true = [], Carrier.recoloured
+
+    def recoloured(self, colours, lines, areas, regions):
+        seen.append(areas)
+        return true(self, colours, lines, areas, regions)
+
+    monkeypatch.setattr(Carrier, "recoloured", recoloured)
+    return seen
+
+
+def test_references_are_sought_only_in_the_areas_that_they_may_colour(hinted, asked):
     cut_outs = [replace(r, role="character") for r in references(2)]
     hinted.colorize(Shot(sketch_clip(2, 96, 128), cut_outs, Labels(halves(2, 96, 128))))
-    (left, _), (right, _) = seen[0]
-    middle = left.error.shape[1] // 2
-    assert np.isfinite(left.error[:, : middle - 1]).all()
-    assert np.isinf(left.error[:, middle + 1 :]).all()
-    assert np.isfinite(right.error[:, middle + 1 :]).all()
-    assert np.isinf(right.error[:, : middle - 1]).all()
+    left, right = asked[0]
+    assert (left.references, right.references) == ((0,), (1,))
+    assert left.certain is right.certain is None
+    middle = left.mask.shape[1] // 2
+    assert left.mask[:, :middle].all()
+    assert not left.mask[:, middle:].any()
+    assert np.array_equal(right.mask, ~left.mask)
+
+
+def test_pictures_of_the_place_keep_the_model_and_labels_leave_them_to_it(hinted, asked):
+    frame = Reference(cv2.resize(painted_image(0), (128, 96)), role="frame")
+    sheet = replace(references(1)[0], role="character")
+    for pictures, certain in (([frame], CERTAIN_FRAMES), ([frame, sheet], CERTAIN_CAST), ([sheet], None)):
+        asked.clear()
+        hinted.colorize(Shot(sketch_clip(1, 96, 128), pictures))
+        (area,) = asked[0]
+        assert area.mask.all()
+        assert (area.references, area.certain) == (tuple(range(len(pictures))), certain)
+    asked.clear()
+    hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, sheet], Labels(halves(1, 96, 128))))
+    assert [area.references for area in asked[0]] == [(1,)]
+
+
+def test_a_held_drawing_is_sought_once(hinted, asked):
+    frames = np.repeat(sketch_clip(2, 96, 128), 3, axis=0)
+    hinted.colorize(Shot(frames, [replace(references(1)[0], role="character")]))
+    assert len(asked) == 2
 
 
 def test_a_reference_that_is_found_surely_gives_its_very_colours(hinted):
     """The sketch is the reference's own line art, so every place of it finds itself."""
     image, lines = np.full((96, 128, 3), 255, np.uint8), np.full((96, 128, 3), 255, np.uint8)
-    for centre, colour in (((40, 50), (200, 40, 40)), ((90, 40), (40, 60, 200))):
-        cv2.circle(image, centre, 24, colour, -1)
+    for centre, radius, colour in (((40, 50), 26, (200, 40, 40)), ((90, 40), 14, (40, 60, 200))):
+        cv2.circle(image, centre, radius, colour, -1)
         for picture in (image, lines):
-            cv2.circle(picture, centre, 24, (0, 0, 0), 1)
+            cv2.circle(picture, centre, radius, (0, 0, 0), 1)
     sheet = Reference(image, role="sheet")
     made = hinted.colorize(Shot(lines[None], [sheet]), ColorizeOptions(lines="none"))[0]
     assert made[50, 40].tolist() == [200, 40, 40]

@@ -22,22 +22,23 @@ MAY_IMPORT = {
     "correspondence": "shapes geometry layout",
     "attention": "shapes geometry layout correspondence",
     # the model
-    "denoiser": "shapes geometry layout correspondence attention",
+    "matcher": "shapes",
+    "denoiser": "shapes geometry layout correspondence attention matcher",
     "toon": "shapes geometry layout rope correspondence attention denoiser",
     "diffusion": "shapes",
     "cogvideox": "shapes geometry layout rope correspondence attention denoiser",
-    "weights": "rope toon",
+    "weights": "rope toon matcher",
     "sampling": "shapes denoiser",
     # pictures
     "sketch": "shot",
     "codec": "shapes geometry denoiser shot sketch",
     "propagation": "shapes",
-    "analogy": "shapes sketch propagation",
+    "matching": "shapes denoiser matcher",
     "finish": "shapes shot sketch propagation",
     # the façade
-    "models": "shapes geometry denoiser toon diffusion weights cogvideox codec propagation",
+    "models": "shapes geometry denoiser toon matcher diffusion weights cogvideox codec propagation",
     "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation"
-    " analogy",
+    " matching",
     # files
     "media": "shot",
     "shotfiles": "shot media",
@@ -45,9 +46,9 @@ MAY_IMPORT = {
     # made from nothing but the above, and knowing no files
     "world": "shapes shot",
     "train": "shapes geometry layout correspondence denoiser toon diffusion cogvideox weights"
-    " shot sketch codec propagation models media shotfiles world",
+    " matcher matching shot sketch codec propagation models media shotfiles world",
     "evaluate": "shapes geometry layout rope correspondence denoiser toon models weights shot sketch codec finish propagation"
-    " analogy colorize media shotfiles world train",
+    " matcher matching colorize media shotfiles world train",
     # what people start
     "demo": "shot colorize media shotfiles world evaluate",
     "cli": "__init__ geometry shot sketch colorize media shotfiles train evaluate demo",

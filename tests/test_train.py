@@ -1,7 +1,9 @@
 """Training: exact resume, data as a pure function of the step, and a loss that falls."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,15 +12,19 @@ import torch
 from timecolor import diffusion, weights
 from timecolor.correspondence import ALL
 from timecolor.shot import Reference
-from timecolor.toon import Toon
-from timecolor.train import batches, loop
+from timecolor.train import batches, denoising, loop
 from timecolor.train.batches import Batch, Steps, loader, make_batch
-from timecolor.train.loop import train
-from timecolor.train.presets import PRESETS, Bucket
+from timecolor.train.denoising import Denoising
+from timecolor.train.loop import Report, train
+from timecolor.train.presets import PRESETS, Bucket, Preset
 
 DEBUG = PRESETS["debug"]
 CPU = torch.device("cpu")
 PARTS = ("clean", "sketch", "references", "bits", "character")
+
+
+def learn(preset: Preset, folder: Path, minutes: float | None = None) -> Iterator[Report]:
+    return train(Denoising(preset, CPU), preset, folder, minutes)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -26,12 +32,12 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def test_two_steps_and_two_resumed_equal_four(tmp_path):
-    whole = list(train(DEBUG, tmp_path / "whole", CPU))
+    whole = list(learn(DEBUG, tmp_path / "whole"))
     assert [r.step for r in whole] == [1, 2, 3, 4]
-    broken = train(DEBUG, tmp_path / "broken", CPU)
+    broken = learn(DEBUG, tmp_path / "broken")
     assert [next(broken).step for _ in range(3)] == [1, 2, 3]  # stops after step 3; the last checkpoint is of step 2
     broken.close()
-    resumed = list(train(DEBUG, tmp_path / "broken", CPU))
+    resumed = list(learn(DEBUG, tmp_path / "broken"))
     assert [(r.step, r.loss) for r in resumed] == [(r.step, r.loss) for r in whole[2:]]
     for name in ("checkpoints/last.safetensors", "toon.safetensors"):
         (a, about_a), (b, about_b) = (weights.read(tmp_path / run / name) for run in ("whole", "broken"))
@@ -41,29 +47,29 @@ def test_two_steps_and_two_resumed_equal_four(tmp_path):
 
 
 def test_a_run_leaves_all_that_is_needed_to_repeat_and_to_use_it(tmp_path):
-    reports = list(train(replace(DEBUG, steps=2), tmp_path, CPU))
+    reports = list(learn(replace(DEBUG, steps=2), tmp_path))
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["model"]["width"] == 64
     assert config["seed"] == DEBUG.seed
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
-    assert reports[-1].psnr is not None
-    assert {"start frame", "arbitrary frame", "multi-reference"} <= reports[-1].psnr.keys()
+    assert reports[-1].held_out is not None
+    assert {"start frame", "arbitrary frame", "multi-reference"} <= reports[-1].held_out.keys()
     model, about = weights.load_toon(tmp_path / "toon.safetensors")
     assert (model.config, about["steps"], about["colour_cell"]) == (DEBUG.model, 2, DEBUG.colour_cell)
 
 
 def test_a_finished_run_stays_as_it_is(tmp_path):
     short = replace(DEBUG, steps=1)
-    list(train(short, tmp_path, CPU))
+    list(learn(short, tmp_path))
     before = (tmp_path / "toon.safetensors").read_bytes()
-    assert list(train(short, tmp_path, CPU)) == []
+    assert list(learn(short, tmp_path)) == []
     assert (tmp_path / "toon.safetensors").read_bytes() == before
 
 
 def test_minutes_stop_with_a_checkpoint(tmp_path):
-    assert [r.step for r in train(DEBUG, tmp_path, CPU, minutes=0.0)] == [1]
-    assert [r.step for r in train(DEBUG, tmp_path, CPU)] == [2, 3, 4]
+    assert [r.step for r in learn(DEBUG, tmp_path, minutes=0.0)] == [1]
+    assert [r.step for r in learn(DEBUG, tmp_path)] == [2, 3, 4]
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"rate": 1e-3}, {"model": replace(DEBUG.model, layers=3)}])
@@ -71,7 +77,7 @@ def test_a_folder_with_another_run_is_refused(tmp_path, change):
     loop._write_config(DEBUG, tmp_path)
     kept = (tmp_path / "config.json").read_text()
     with pytest.raises(ValueError, match=f"holds a run with another {next(iter(change))}; give another --out"):
-        next(train(replace(DEBUG, **change), tmp_path, CPU))
+        next(learn(replace(DEBUG, **change), tmp_path))
     assert (tmp_path / "config.json").read_text() == kept
 
 
@@ -87,18 +93,17 @@ def test_a_loss_that_is_not_finite_names_step_and_sample_and_keeps_the_checkpoin
 
     monkeypatch.setattr(diffusion, "loss", poisoned)
     with pytest.raises(FloatingPointError, match="loss is not finite at step 3, sample 1; lower the rate"):
-        list(train(DEBUG, tmp_path, CPU))
+        list(learn(DEBUG, tmp_path))
     assert weights.read(tmp_path / "checkpoints" / "last.safetensors")[1]["step"] == 2
 
 
 def test_loss_falls_on_one_batch():
     preset = replace(DEBUG, rate=4e-3, stages=(DEBUG.stages[0],))
-    torch.manual_seed(0)
-    model, batch = Toon(preset.model), Steps(preset)[0]
-    optimizers = loop._optimizers(model, preset)
+    lesson, batch = Denoising(preset, CPU), Steps(preset)[0]
+    model, optimizers = lesson.model, lesson.optimizers()
     losses = []
     for _ in range(60):
-        prediction, clean = loop._predict(model, batch, preset, torch.Generator().manual_seed(0), CPU)
+        prediction, clean = denoising.predict(model, batch, preset, torch.Generator().manual_seed(0), CPU)
         loss = diffusion.loss(prediction, clean).mean()
         loss.backward()
         for optimizer in optimizers:

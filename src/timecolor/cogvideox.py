@@ -625,7 +625,7 @@ class CogVideoXModel:
     """A model from disk, for any number of jobs (implements `denoiser.Model`); every part is read when it is first needed."""
 
     hints = False
-    analogies = False
+    matcher = None
     draws_lines = True
 
     def __init__(

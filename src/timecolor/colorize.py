@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timecolor import analogy, codec, models, propagation
-from timecolor.analogy import Carried
+from timecolor import codec, models, propagation
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Model, Picture, Work
-from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode
+from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, regions
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
+from timecolor.matching import CERTAIN_CAST, CERTAIN_FRAMES, Area, Carrier
 from timecolor.sampling import sample
 from timecolor.shot import Frames, Shot
 from timecolor.sketch import SketchStyle, extract_clip, require_line_art, without_lines
@@ -273,18 +273,18 @@ class Colorizer:
         pictures = [codec.letterbox(r, working, native, 255 if bare else 0) for r in shot.references]
         whole = {r: pictures[r] for r, reference in enumerate(shot.references) if reference.shows_frame(height, width)}
         tracks: dict[int, list[np.ndarray]] = {}
-        carried: dict[int, list[Carried]] = {}
         for r, picture in enumerate(pictures):
             yield Progress("matching", r, len(pictures))
             if r in whole:
                 tracks[r] = _track(picture, drawings.sketches)
-            if self.model.analogies and (shot.labels is not None or len(whole) < len(pictures)):
-                carried[r] = list(drawings.carried(r, picture, r in whole, shot.labels is None and bare))
             yield Progress("matching", r + 1, len(pictures))
-        sure_frame = analogy.NEVER if shot.labels is None else analogy.SURE_FRAME
+        carrier = None
+        if self.model.matcher is not None and pictures:
+            on_paper = shot.labels is None and bare  # then the white around a sheet may be taken too
+            carrier = Carrier(self.model.matcher, pictures, [picture.shown | on_paper for picture in pictures])
         finisher = Finisher.of(shot, drawings.labels, FinishOptions(options.lines, options.finish, options.palette))
 
-        shown = 0
+        shown, held, cells = 0, -1, np.zeros((1, 1, 3), np.float32)
         for first, stop, colours in self._sample(drawings, pictures, tracks, options):
             if isinstance(colours, Progress):
                 yield colours
@@ -296,13 +296,16 @@ class Colorizer:
                 originals = sketch[shown:until]
                 areas = None if shot.labels is None else np.asarray(shot.labels.video[shown:until])
                 for i, original in enumerate(originals):
-                    cells = colours[drawings.of_frame[shown + i] - first]
                     at = drawings.of_frame[shown + i]
                     drawing = drawings.sketches[at]
-                    found = [(one[at], sure_frame if r in whole else analogy.SURE) for r, one in carried.items()]
-                    cells = analogy.taken(cells, found)
-                    if self.model.draws_lines and options.lines != "model":
-                        cells = _fills(cells, drawing)
+                    if at != held:
+                        cells, held = colours[at - first], at
+                        if carrier is not None:
+                            cells = carrier.recoloured(
+                                cells, propagation.ink(drawing), drawings.areas(at, whole), regions(drawing)
+                            )
+                        if self.model.draws_lines and options.lines != "model":
+                            cells = _fills(cells, drawing)
                     flows = [_flows(picture, drawing, tracks[r][at]) for r, picture in whole.items()]
                     yield Coloured(shown + i, finisher(cells, original, None if areas is None else areas[i], flows))
                     yield Progress("finishing", shown + i + 1, frames)
@@ -534,12 +537,16 @@ class _Drawings:
         ids = torch.from_numpy(np.stack(known).astype(np.int64))
         return label_bits(ids, self._labels_of, self._compression, self._cells)[None]
 
-    def carried(self, r: int, picture: Picture, whole: bool, on_paper: bool) -> Iterator[Carried]:
-        """Reference `r` carried onto every drawing, where it may colour it; on_paper: the white around it may be taken too."""
-        lines = [propagation.ink(sketch) for sketch in self.sketches]
-        mine = [label for label in self.labels if r in self._labels_of(label)]
-        areas = None if self._shot.labels is None else [np.isin(area, mine) for area in self._areas if area is not None]
-        return analogy.carried(picture.fills, picture.lines, picture.shown | on_paper, whole, lines, areas)
+    def areas(self, drawing: int, whole: Collection[int]) -> list[Area]:
+        """What references may colour of one drawing. whole: those that show the whole frame."""
+        sketch, labels = self.sketches[drawing], self._areas[drawing]
+        if labels is None:
+            every = tuple(range(len(self._shot.references)))
+            certain = None if not whole else CERTAIN_FRAMES if len(whole) == len(every) else CERTAIN_CAST
+            return [Area(np.ones(sketch.shape[:2], bool), every, certain)]
+        # Where labels say what the place is, its picture is left to the model and its hints.
+        of_label = {label: self._labels_of(label) for label in sorted(self.labels)}
+        return [Area(labels == label, own) for label, own in of_label.items() if own and not any(r in whole for r in own)]
 
     def _check_labels(self, new: set[int]) -> None:
         count = len(self._shot.references)

@@ -12,6 +12,7 @@ from timecolor.attention import Execution
 from timecolor.correspondence import CellRule, Regime, Rule, Tokens
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
+from timecolor.matcher import Matcher
 from timecolor.shapes import Bool, Float, Int, UInt8
 
 
@@ -94,8 +95,7 @@ class Model(Protocol):
     """A denoiser and what belongs to it, so that whoever walks from a shot to colours need not know which one runs.
 
     compression: pixels to tokens. text: tokens of a prompt, 0 = it reads none. layers: how often news moves on by a window in one
-    prediction. hints: it takes pictures carried onto the frames. analogies: its colours give way to what a reference shows where
-    that is found surely. draws_lines: it decodes to whole pictures, otherwise to fills.
+    prediction. hints: it takes pictures carried onto the frames. draws_lines: it decodes to whole pictures, otherwise to fills.
     memory: the rung of its memory ladder that the user asked for; auto = the fastest that fits.
     """
 
@@ -104,7 +104,6 @@ class Model(Protocol):
     text: int
     layers: int
     hints: bool
-    analogies: bool
     draws_lines: bool
     memory: str
 
@@ -126,6 +125,11 @@ class Model(Protocol):
     @property
     def denoiser(self) -> Denoiser:
         """The network."""
+        ...
+
+    @property
+    def matcher(self) -> Matcher | None:
+        """The model's colours give way to those of the cut-outs that this finds in a drawing; None = they do not."""
         ...
 
     def encode_sketch(self, frames: UInt8[np.ndarray, "t h w 3"]) -> Float[Tensor, "1 f c y x"]:

@@ -12,6 +12,7 @@ from timecolor import codec, weights
 from timecolor.denoiser import Conditions, Defaults, Model, Picture, Work
 from timecolor.diffusion import Euler
 from timecolor.geometry import Clip, Compression, Grid
+from timecolor.matcher import Matcher
 from timecolor.propagation import CANDIDATES
 from timecolor.shapes import Float, UInt8
 from timecolor.toon import Toon
@@ -19,11 +20,12 @@ from timecolor.toon import Toon
 
 @dataclass(eq=False)
 class ToonModel:
-    """The embedded denoiser with its pixel codec (implements `denoiser.Model`)."""
+    """The embedded denoiser with its pixel codec and the matcher (implements `denoiser.Model`)."""
 
     toon: Toon
     pixels: codec.PixelCodec
     short_side: int = 160
+    matcher: Matcher | None = None
 
     text = 0
     draws_lines = False
@@ -36,7 +38,7 @@ class ToonModel:
             got = f"{self.pixels.space} pixels a latent and {config.patch} latents a token"
             raise ValueError(f"codec and model do not fit: {got}, but the model's tokens are {config.cell} pixels wide")
         self.defaults = Defaults(steps=2, short_side=self.short_side, window=1, cells="coverage", regime="cached")
-        self.layers, self.hints, self.analogies = config.layers, config.hints, config.hints
+        self.layers, self.hints = config.layers, config.hints
 
     @property
     def device(self) -> torch.device:
@@ -51,7 +53,8 @@ class ToonModel:
     @property
     def parameters(self) -> int:
         """How many numbers it learned."""
-        return sum(p.numel() for p in self.toon.parameters())
+        networks = [self.toon] if self.matcher is None else [self.toon, self.matcher]
+        return sum(p.numel() for network in networks for p in network.parameters())
 
     @property
     def denoiser(self) -> Toon:
@@ -130,9 +133,10 @@ def load(
         if base is not None or memory != "auto":
             raise ValueError(f"{model}: base and memory are for CogVideoX directories; leave them out")
         toon, about = weights.load_toon(path)
-        return ToonModel(
-            toon.to(where, dtype_of(dtype, where)), codec.PixelCodec(about["colour_cell"]), about.get("short_side", 160)
-        )
+        precision = dtype_of(dtype, where)
+        matcher = weights.load_matcher().to(where, precision)
+        pixels = codec.PixelCodec(about["colour_cell"])
+        return ToonModel(toon.to(where, precision), pixels, about.get("short_side", 160), matcher)
     if not path.is_dir() and (base is None and "/" not in str(model)):
         raise ValueError(f"unknown model {str(model)!r}; use toon, a .safetensors file, or a CogVideoX directory with its base")
     try:

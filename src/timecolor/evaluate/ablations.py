@@ -22,6 +22,7 @@ from timecolor.models import ToonModel
 from timecolor.rope import Scheme
 from timecolor.shot import Labels, Shot
 from timecolor.toon import Toon, ToonCache, ToonConfig
+from timecolor.train.denoising import Denoising
 from timecolor.train.loop import train
 from timecolor.train.presets import PRESETS, Preset, Stage
 
@@ -89,10 +90,9 @@ def ablations(colorizer: Colorizer, options: ColorizeOptions) -> list[Ablation]:
         if config.hints:
             found.append(Ablation("hints", "on", colorizer, options))
             found.append(Ablation("hints", "off", _like(model, _Unhinted, config), options))
-            bare = _like(model, Toon, config)
-            bare.model.analogies = False
-            found.append(Ablation("analogies", "on", colorizer, options, CAST))
-            found.append(Ablation("analogies", "off", bare, options, CAST))
+        if model.matcher is not None:
+            found.append(Ablation("matcher", "on", colorizer, options, CAST))
+            found.append(Ablation("matcher", "off", Colorizer(replace(model, matcher=None)), options, CAST))
     found += [
         Ablation("cells", "coverage", colorizer, replace(options, cells="coverage"), LABELLED),
         Ablation("cells", "majority", colorizer, replace(options, cells="majority"), LABELLED),
@@ -204,16 +204,17 @@ def train_ablations(preset: str, steps: int, folder: Path, device: torch.device 
     Same seed, same data, same order. Runs lie in `folder`; one that is there already is not trained again. Raises ValueError for
     an unknown preset or no steps.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; use one of {', '.join(PRESETS)}{did_you_mean(preset, PRESETS)}")
+    presets = {name: known for name, known in PRESETS.items() if isinstance(known, Preset)}
+    if preset not in presets:
+        raise ValueError(f"unknown preset {preset!r}; use one of {', '.join(presets)}{did_you_mean(preset, presets)}")
     if steps < 1:
         raise ValueError(f"got {steps} training steps; give at least 1")
     found: list[Trained] = []
     known: list[tuple[Preset, dict[str, float]]] = []
-    for (name, setting), variant in trained_variants(PRESETS[preset], steps).items():
+    for (name, setting), variant in trained_variants(presets[preset], steps).items():
         values = next((psnr for other, psnr in known if other == variant), None)
         if values is None:
-            values = _validated(variant, folder / "-".join(_changes(variant, PRESETS[preset], steps) or ["base"]), device)
+            values = _validated(variant, folder / "-".join(_changes(variant, presets[preset], steps) or ["base"]), device)
             known.append((variant, values))
         for protocol in ("start frame", "arbitrary frame", "multi-reference"):
             measured = {"one_step_psnr": values.get(protocol), "one_step_psnr_characters": values.get(f"{protocol}, characters")}
@@ -232,7 +233,7 @@ def _changes(variant: Preset, preset: Preset, steps: int) -> list[str]:
 
 def _validated(variant: Preset, folder: Path, device: torch.device | None) -> dict[str, float]:
     """Train, or go on with, a run; its last validation."""
-    for _ in train(variant, folder, device or torch.device("cpu")):
+    for _ in train(Denoising(variant, device or torch.device("cpu")), variant, folder):
         pass
     reports: list[dict[str, Any]] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return reports[-1]["psnr"]
+    return reports[-1]["held_out"]

@@ -258,7 +258,7 @@ def leak_rate(
     _same_shape(output, truth)
     if not judged.any():
         return float("nan")
-    return float((_strangeness(output[judged], labels[judged], palettes) > margin).mean())
+    return float((strangeness(output[judged], labels[judged], palettes) > margin).mean())
 
 
 def leak_judged(
@@ -276,7 +276,7 @@ def leak_judged(
     judged = np.isin(labels, list(palettes))
     if len(palettes) < 2:
         return np.zeros_like(judged)
-    judged[judged] = _strangeness(truth[judged], labels[judged], palettes) <= 0
+    judged[judged] = strangeness(truth[judged], labels[judged], palettes) <= 0
     return judged
 
 
@@ -297,7 +297,7 @@ def colours_of(
     return np.rint(np.stack(sums, axis=1) / counts[kept, None]).astype(np.uint8)
 
 
-def _strangeness(
+def strangeness(
     colours: UInt8[np.ndarray, "n 3"], labels: Int[np.ndarray, " n"], palettes: Mapping[int, UInt8[np.ndarray, "_ 3"]]
 ) -> Float[np.ndarray, " n"]:
     """How much nearer (CIEDE2000) the nearest other palette is than that of the colour's own label."""

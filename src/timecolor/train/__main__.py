@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 from timecolor.correspondence import Regime
-from timecolor.train.loop import train
-from timecolor.train.presets import FINETUNES, PRESETS
+from timecolor.train.denoising import Denoising
+from timecolor.train.loop import Lesson, train
+from timecolor.train.matching import Matching
+from timecolor.train.presets import FINETUNES, PRESETS, MatcherPreset, Preset
 
 
 def run(
@@ -37,7 +39,7 @@ def run(
 ) -> None:
     """Run or resume a preset in `out` (None = runs/PRESET), saying a line for every report.
 
-    workers, init: for presets of the embedded model; data, base, model, regime, batch: for those of CogVideoX. Raises ValueError
+    workers, init: for presets of embedded networks; data, base, model, regime, batch: for those of CogVideoX. Raises ValueError
     for an unknown preset or device and for options of the other kind, and ModuleNotFoundError where an extra is not installed.
     """
     if preset not in PRESETS and preset not in FINETUNES:
@@ -57,7 +59,7 @@ def run(
     where, out = _device(device), out or Path("runs") / preset
     if embedded:
         changes = _given(steps=steps, seed=seed, workers=workers)
-        reports = train(replace(PRESETS[preset], **changes), out, where, minutes, init)
+        reports = train(lesson(chosen := replace(PRESETS[preset], **changes), where), chosen, out, minutes, init)
     else:
         if data is None or base is None:
             raise ValueError(f"{preset} needs --data (a folder of `timecolor precompute`) and --base (the CogVideoX directory)")
@@ -69,9 +71,14 @@ def run(
         changes = _given(steps=steps, seed=seed, regime=regime, batch=batch)
         reports = finetune(replace(FINETUNES[preset], **changes), data, base, out, where, model, minutes)
     for report in reports:
-        held_out = "" if report.psnr is None else "  " + ", ".join(f"{k} {v} dB" for k, v in report.psnr.items())
+        held_out = "" if report.held_out is None else "  " + ", ".join(f"{k} {v}" for k, v in report.held_out.items())
         if int(os.environ.get("RANK", "0")) == 0:
             say(f"step {report.step}/{report.steps}  loss {report.loss:.4f}  {report.seconds:.0f} s{held_out}")
+
+
+def lesson(preset: Preset | MatcherPreset, device: torch.device) -> Lesson:
+    """What a preset of the embedded networks teaches."""
+    return Denoising(preset, device) if isinstance(preset, Preset) else Matching(preset, device)
 
 
 def _given(**changes: Any) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def loader(preset: Preset, start: int) -> DataLoader:
     """Batches from step `start` on, in order, made ahead by worker processes."""
     steps = Steps(preset)
     # Spawned, not forked: a child of a process whose thread pools run may wait for ever.
-    ahead = {"prefetch_factor": 4, "worker_init_fn": _alone, "multiprocessing_context": "spawn"} if preset.workers else {}
+    ahead = {"prefetch_factor": 4, "worker_init_fn": alone, "multiprocessing_context": "spawn"} if preset.workers else {}
     return DataLoader(steps, batch_size=None, sampler=range(start, preset.steps), num_workers=preset.workers, **ahead)
 
 
@@ -218,7 +218,7 @@ def _mirror(picture: Reference) -> Reference:
     return Reference(np.ascontiguousarray(picture.image[:, ::-1]), alpha, picture.role, picture.name)
 
 
-def _alone(_worker: int) -> None:
+def alone(_worker: int) -> None:
     """A worker uses one thread; the model has the others."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from timecolor.correspondence import CellRule, Regime
+from timecolor.matcher import MatcherConfig
 from timecolor.toon import ToonConfig
 from timecolor.world import HELD_OUT_SEED
 
@@ -30,27 +31,14 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Preset:
-    """All that decides a run. steps: length of the run; the learning rate falls to 0 over the last `cooldown` of it."""
+class Run:
+    """What every run of the loop has. steps: its length; the learning rate falls to 0 over the last `cooldown` of it."""
 
-    model: ToonConfig = field(default_factory=lambda: ToonConfig(hints=True))
-    colour_cell: int = 4  # pixels per target latent, the codec's stride
-    buckets: tuple[Bucket, ...] = (
-        Bucket(64, 96, 2, 16, 0.5),
-        Bucket(96, 144, 1, 10, 0.2),
-        Bucket(160, 240, 1, 4, 0.3),  # the working size: places this far apart are met nowhere else
-    )
-    # TimeColor's curriculum: each protocol joins after the one before, which stays mixed in.
-    stages: tuple[Stage, ...] = (Stage(0.1, 1.0, 0.0, 0.0), Stage(0.25, 1.0, 2.0, 0.0), Stage(1.0, 1.0, 1.0, 3.0))
     steps: int = 4_000
     rate: float = 2e-3
     warmup: int = 100
     cooldown: float = 0.3
     ema: float = 0.997
-    shift: float = 3.0
-    keep_labels: float = 0.5  # share of labelled shots whose labels are used; the others see every reference
-    drop_reference: float = 0.05
-    drop_hints: float = 0.1
     seed: int = 0
     workers: int = 1
     checkpoint_every: int = 250
@@ -63,9 +51,61 @@ class Preset:
             raise ValueError(f"seed {self.seed} is the held-out world's; give another")
 
 
+@dataclass(frozen=True, slots=True)
+class Preset(Run):
+    """All that decides a run of the embedded denoiser."""
+
+    model: ToonConfig = field(default_factory=lambda: ToonConfig(hints=True))
+    colour_cell: int = 4  # pixels per target latent, the codec's stride
+    buckets: tuple[Bucket, ...] = (
+        Bucket(64, 96, 2, 16, 0.5),
+        Bucket(96, 144, 1, 10, 0.2),
+        Bucket(160, 240, 1, 4, 0.3),  # the working size: places this far apart are met nowhere else
+    )
+    # TimeColor's curriculum: each protocol joins after the one before, which stays mixed in.
+    stages: tuple[Stage, ...] = (Stage(0.1, 1.0, 0.0, 0.0), Stage(0.25, 1.0, 2.0, 0.0), Stage(1.0, 1.0, 1.0, 3.0))
+    shift: float = 3.0
+    keep_labels: float = 0.5  # share of labelled shots whose labels are used; the others see every reference
+    drop_reference: float = 0.05
+    drop_hints: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The matcher's batches of one size. height, width: working pixels. weight: how often it is drawn."""
+
+    height: int
+    width: int
+    batch: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class MatcherPreset(Run):
+    """All that decides a run of the matcher.
+
+    frames, labelled: shares of scenes whose references are another frame, or cut-outs with labels; the others have cut-outs
+    and no labels. references: of a scene, at most. queries, keys: places of a drawing and of its references that are compared.
+    tone: weight of light and shade beside the part.
+    """
+
+    steps: int = 3_600
+    validation_shots: int = 64
+    model: MatcherConfig = field(default_factory=MatcherConfig)
+    views: tuple[Views, ...] = (Views(96, 144, 16, 0.6), Views(160, 240, 8, 0.4))
+    frames: float = 0.25
+    labelled: float = 0.5
+    references: int = 2
+    queries: int = 192
+    keys: int = 2048
+    tone: float = 0.3
+
+
 TOON = Preset()
 
-PRESETS: dict[str, Preset] = {
+MATCHER = MatcherPreset()
+
+PRESETS: dict[str, Preset | MatcherPreset] = {
     "toon": TOON,
     # From weights that know all protocols (`--init`): no curriculum, a lower rate.
     "toon-further": replace(TOON, stages=(Stage(1.0, 1.0, 1.0, 2.0),), rate=1.5e-3, steps=5_000),
@@ -73,6 +113,21 @@ PRESETS: dict[str, Preset] = {
         TOON,
         model=ToonConfig(width=64, layers=2, heads=2, hints=True),
         buckets=(Bucket(32, 48, 2, 2, 1.0),),
+        steps=4,
+        warmup=1,
+        workers=0,
+        checkpoint_every=2,
+        log_every=1,
+        validate_every=4,
+        validation_shots=2,
+    ),
+    "matcher": MATCHER,
+    "debug-matcher": replace(
+        MATCHER,
+        model=MatcherConfig(widths=(8, 16, 16), describe=8),
+        views=(Views(32, 48, 2, 1.0),),
+        queries=16,
+        keys=64,
         steps=4,
         warmup=1,
         workers=0,

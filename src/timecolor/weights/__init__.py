@@ -1,4 +1,4 @@
-"""Weights files: safetensors with the model's config in the metadata, never pickle. `toon.safetensors` is the embedded set."""
+"""Weights files: safetensors with the model's config in the metadata, never pickle. The embedded ones lie here."""
 
 import json
 import os
@@ -11,10 +11,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
 
+from timecolor.matcher import Matcher, MatcherConfig
 from timecolor.rope import Rope
 from timecolor.toon import Toon, ToonConfig
 
 EMBEDDED = Path(__file__).with_name("toon.safetensors")
+EMBEDDED_MATCHER = Path(__file__).with_name("matcher.safetensors")
 
 
 def save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -78,3 +80,24 @@ def load_toon(path: Path = EMBEDDED) -> tuple[Toon, dict[str, Any]]:
     except RuntimeError as error:
         raise ValueError(f"{path}: tensors do not fit the file's own config ({str(error).splitlines()[-1].strip()})") from error
     return model.eval(), metadata
+
+
+def save_matcher(path: Path, model: Matcher, tensors: dict[str, Tensor], **about: Any) -> None:
+    """Write a matcher's weights as float16. about: facts on the run."""
+    half = {k: v.to(torch.float16) for k, v in tensors.items()}
+    save(path, half, {"model": "matcher", "config": asdict(model.config), **about})
+
+
+def load_matcher(path: Path = EMBEDDED_MATCHER) -> Matcher:
+    """The matcher in float32 on the CPU; raises ValueError naming what does not fit."""
+    tensors, metadata = read(path)
+    if metadata.get("model") != "matcher":
+        raise ValueError(f"{path}: got model {metadata.get('model')!r}; expected weights of a `matcher` (metadata `model`)")
+    try:
+        config = metadata["config"]
+        model = Matcher(MatcherConfig(**{**config, "widths": tuple(config["widths"])}))
+        model.load_state_dict({k: v.float() for k, v in tensors.items()})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
+        raise ValueError(f"{path}: not a matcher's weights ({reason}); use weights this version trained") from error
+    return model.eval()

@@ -1,6 +1,6 @@
 """The world and its shots: who is in a shot, where, under which camera and light; its frames, references and ground truth."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Literal
@@ -41,13 +41,19 @@ class Rendered:
     """One frame. All uint8 and aligned.
 
     colour: (h, w, 3), finished, lines on top. fills: (h, w, 3), the same without lines. sketch: (h, w, 3), lines on white.
-    labels: (h, w), 0 = background, k = character k, the front-most wins.
+    labels: (h, w), 0 = background, k = character k, the front-most wins. parts: (h, w), palette indices, two to a slot: lit and
+    shaded.
     """
 
     colour: np.ndarray
     fills: np.ndarray
     sketch: np.ndarray
     labels: np.ndarray
+    parts: np.ndarray
+
+    def copy(self) -> "Rendered":
+        """The same, to be written into."""
+        return Rendered(*(getattr(self, field.name).copy() for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +274,10 @@ class WorldShot:
             return picture.copy()
         return cv2.resize(picture, (self.size[1], self.size[0]), interpolation=cv2.INTER_AREA)
 
+    def _parts(self, canvas: Canvas) -> np.ndarray:
+        step = self.world.shrink
+        return np.ascontiguousarray(canvas.index[step :: 2 * step, step :: 2 * step])
+
     def _canvas(self) -> Canvas:
         height, width = self._inner
         style = self.style
@@ -324,8 +334,7 @@ class WorldShot:
         drawing = frame // self.hold
         view = self.camera.at(float(frame / self.frame_rate))
         if self._last is not None and self._last[0] == (drawing, view):
-            last = self._last[1]
-            return Rendered(last.colour.copy(), last.fills.copy(), last.sketch.copy(), last.labels.copy())
+            return self._last[1].copy()
         canvas = self._canvas()
         height, width = self._inner
         time_s = float(drawing * self.hold / self.frame_rate)
@@ -340,11 +349,11 @@ class WorldShot:
         fills, ink = self._composed(canvas, view, line)
         colour = self._inked(fills, ink)
         sketch = sketched(self.style, ink, shadow, light, colour, self._rng(_NOISE, drawing))
-        step = self.world.shrink
-        labels = cv2.LUT(np.ascontiguousarray(canvas.index[step :: 2 * step, step :: 2 * step]), self._tables[1])
-        rendered = Rendered(self._shrunk(colour), self._shrunk(fills), self._shrunk(sketch), labels)
+        parts = self._parts(canvas)
+        labels = cv2.LUT(parts, self._tables[1])
+        rendered = Rendered(self._shrunk(colour), self._shrunk(fills), self._shrunk(sketch), labels, parts)
         self._last = ((drawing, view), rendered)
-        return Rendered(rendered.colour.copy(), rendered.fills.copy(), rendered.sketch.copy(), labels.copy())
+        return rendered.copy()
 
     def plate(self, frame: int = 0) -> np.ndarray:
         """The background with its lines and without characters, under the camera of a frame, uint8 (h, w, 3)."""
@@ -357,6 +366,10 @@ class WorldShot:
 
     def character(self, k: int, variant: int = 0) -> Reference:
         """Character k (1 to `characters`) in another pose, size and view than in the shot, cut out and centred."""
+        return self.figure(k, variant)[0]
+
+    def figure(self, k: int, variant: int = 0) -> tuple[Reference, np.ndarray]:
+        """`character`, and its parts: palette indices as in `Rendered`, uint8 (h, w), 0 around it."""
         if not 1 <= k <= self.characters:
             raise ValueError(f"character {k} of a shot with {self.characters}; give 1 to {self.characters}")
         rng = self._rng(_REFERENCE, k, variant)
@@ -386,7 +399,8 @@ class WorldShot:
         share = np.maximum(cover, 1)[..., None]
         colour = np.minimum(painted.astype(np.uint16) * 255 // share, 255).astype(np.uint8)
         alpha = cv2.max(cover, line)
-        return Reference(self._shrunk(self._inked(colour, line)), self._shrunk(alpha), "character", f"character {k}")
+        picture = Reference(self._shrunk(self._inked(colour, line)), self._shrunk(alpha), "character", f"character {k}")
+        return picture, self._parts(canvas)
 
     def references(self) -> tuple[Reference, ...]:
         """The published multi-reference form: the plate, then each character."""

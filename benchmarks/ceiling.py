@@ -1,0 +1,57 @@
+"""What true colours would reach on the world: the finish stage is given them in the place of a model's, as finely.
+
+The finish draws the sketch's own lines, which differ from those of the truth, so no method can be perfect.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import record
+
+from timecolor.evaluate.protocols import PROTOCOLS, Selection, sources
+from timecolor.evaluate.run import Measures, Yardstick
+from timecolor.finish import Finisher
+from timecolor.matcher import STRIDE
+from timecolor.world import HELD_OUT_SEED, World
+
+WORKING = 160  # short side, pixels
+WANTED = ("psnr", "painted_psnr", "segment_accuracy_10", "segment_area_10", "leak_rate")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print and write the means over shots."""
+    options = record.parser("ceiling", __doc__ or "", model=False)
+    options.add_argument("--shots", type=int, default=64)
+    options.add_argument("--frames", type=int, default=5)
+    given = options.parse_args(argv)
+    shots, frames = (2, 2) if given.quick else (given.shots, given.frames)
+    selection = Selection(shots=shots, frames=frames)
+    world = World(HELD_OUT_SEED, selection.height, selection.width, frames)
+    found: dict[str, list[list[float]]] = {}
+    for source in sources("world", selection, given.seed):
+        drawn = world.shot(int(source.name.partition("/")[2]))
+        fills = [drawn.render(t).fills for t in range(frames)]
+        size = round(selection.width * WORKING / selection.height) // STRIDE, WORKING // STRIDE
+        cells = [cv2.resize(f, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255 for f in fills]
+        for protocol in PROTOCOLS:
+            if protocol not in source.protocols or protocol not in (
+                "start frame",
+                "arbitrary frame",
+                "multi-reference with labels",
+            ):
+                continue
+            case = source.case(protocol)
+            labels = None if case.shot.labels is None else np.asarray(case.shot.labels.video[0:frames])
+            finisher = Finisher.of(case.shot, () if labels is None else np.unique(labels).tolist())
+            sketch = np.asarray(case.shot.sketch[0:frames])
+            made = [finisher(cells[t], sketch[t], None if labels is None else labels[t]) for t in range(frames)]
+            values, _ = Yardstick(case, Measures([])).values(np.stack(made), case.scored)
+            found.setdefault(protocol, []).append([np.nan if values[k] is None else values[k] for k in WANTED])
+    means = {p: dict(zip(WANTED, np.nanmean(np.array(rows, float), axis=0).tolist(), strict=True)) for p, rows in found.items()}
+    print(record.table(["protocol", "shots", *WANTED], [[p, len(found[p]), *m.values()] for p, m in means.items()]))
+    record.write(given.out, given, argv, {"shots": shots, "frames": frames, "means": means})
+
+
+if __name__ == "__main__":
+    main()

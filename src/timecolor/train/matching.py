@@ -1,0 +1,245 @@
+"""What the matcher learns from: drawings of the world beside references of the same characters, with the parts of both."""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from timecolor import codec, propagation, weights
+from timecolor.geometry import Clip
+from timecolor.matcher import STRIDE, Matcher
+from timecolor.matching import view
+from timecolor.shapes import Bool, Float, UInt8
+from timecolor.shot import Reference
+from timecolor.train.batches import alone
+from timecolor.train.presets import MatcherPreset, Views
+from timecolor.world import HELD_OUT_SEED, World
+
+
+class Pairs(NamedTuple):
+    """A batch, at places of the matcher's stride but for what it reads.
+
+    drawing, references: darkness of lines and the area they are of, in [0, 1]. parts, theirs: palette indices of `world`, two to
+    a slot, below 2 = the place behind. counted: the places asked for. shown: where a reference shows anything.
+    """
+
+    drawing: Float[Tensor, "b 2 h w"]
+    parts: UInt8[Tensor, "b y x"]
+    counted: Bool[Tensor, "b y x"]
+    references: Float[Tensor, "b r 2 h w"]
+    theirs: UInt8[Tensor, "b r y x"]
+    shown: Bool[Tensor, "b r y x"]
+
+
+class _Steps(Dataset[Pairs]):
+    def __init__(self, preset: MatcherPreset) -> None:
+        self.preset = preset
+
+    def __len__(self) -> int:
+        return self.preset.steps
+
+    def __getitem__(self, step: int) -> Pairs:
+        preset = self.preset
+        rng = np.random.default_rng((preset.seed, step, 11))
+        weights = np.array([v.weight for v in preset.views])
+        views = preset.views[int(rng.choice(len(weights), p=weights / weights.sum()))]
+        first = step * max(v.batch for v in preset.views)
+        return make_pairs(preset, views, preset.seed, range(first, first + views.batch), augment=True)
+
+
+def loader(preset: MatcherPreset, start: int) -> DataLoader:
+    """Batches from step `start` on, in order, made ahead by worker processes."""
+    ahead = {"prefetch_factor": 4, "worker_init_fn": alone, "multiprocessing_context": "spawn"} if preset.workers else {}
+    return DataLoader(_Steps(preset), batch_size=None, sampler=range(start, preset.steps), num_workers=preset.workers, **ahead)
+
+
+def make_pairs(preset: MatcherPreset, views: Views, seed: int, indices: Sequence[int], augment: bool) -> Pairs:
+    """A batch of the world's shots `indices`; shots without a character are passed over for later ones."""
+    return Pairs(*(torch.stack(part) for part in zip(*(_pair(preset, views, seed, i, augment) for i in indices), strict=True)))
+
+
+def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: bool) -> tuple[Tensor, ...]:
+    rng = np.random.default_rng((seed, index, 13))
+    height, width = views.height, views.width
+    while True:
+        # Drawn at twice the size and shrunk by area, as real sketches are; references keep that size, see `batches`.
+        shot = World(seed=seed, height=height, width=width, shrink=2).shot(index)
+        if shot.characters:
+            moment = int(rng.integers(shot.frames))
+            frame = shot.render(moment)
+            if (frame.labels > 0).mean() > 0.01:
+                break
+        index += 1_000_000_007
+    large = World(seed=seed, height=2 * height, width=2 * width).shot(index)
+    clip = Clip(1, height, width)
+    lines = propagation.ink(frame.sketch)
+    kind = rng.random()
+    found: list[tuple[Reference, np.ndarray]] = []
+    if kind < preset.frames:
+        other = large.render(int(rng.choice([t for t in range(shot.frames) if t != moment])))
+        found = [(Reference(other.colour, role="frame"), other.parts)]
+        area = np.ones((height, width), bool)
+        counted = area
+    elif kind < preset.frames + preset.labelled:
+        present = [k for k in range(1, shot.characters + 1) if (frame.labels == k).sum() > 24]
+        k = int(rng.choice(present)) if present else int(frame.labels[frame.labels > 0][0])
+        area = frame.labels == k
+        lines, counted = view(lines, area), area
+        variants = rng.permutation(4)[: int(rng.integers(1, preset.references + 1))]
+        found = [large.figure(k, int(v)) for v in variants]
+    else:
+        area = np.ones((height, width), bool)
+        counted = area
+        cast = rng.permutation(shot.characters)[: preset.references] + 1
+        found = [large.figure(int(k), int(rng.integers(3))) for k in cast]
+    seen = [_seen(reference, parts, clip, rng, augment) for reference, parts in found]
+    blank = (np.zeros((2, height, width), np.float32), np.zeros((height, width), np.uint8), np.zeros((height, width), bool))
+    seen += [blank] * (preset.references - len(seen))
+    drawing = np.stack([lines.astype(np.float32) / 255, area.astype(np.float32)])
+    parts = frame.parts
+    if augment and rng.random() < 0.5:
+        drawing, parts, counted = (np.ascontiguousarray(x[..., ::-1]) for x in (drawing, parts, counted))
+    places = np.s_[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    return (
+        torch.from_numpy(drawing),
+        torch.from_numpy(np.ascontiguousarray(parts[places])),
+        torch.from_numpy(np.ascontiguousarray(counted[places])),
+        torch.from_numpy(np.stack([s[0] for s in seen])),
+        torch.from_numpy(np.stack([s[1][places] for s in seen])),
+        torch.from_numpy(np.stack([s[2][places] for s in seen])),
+    )
+
+
+def _seen(
+    reference: Reference, parts: np.ndarray, clip: Clip, rng: np.random.Generator, augment: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A reference as the matcher sees it at the working size, its parts and where it shows anything."""
+    image, alpha = reference.image, reference.alpha
+    if augment and alpha is not None and rng.random() < 0.5:
+        h, w = parts.shape
+        scale = float(rng.uniform(0.5, 1.3))
+        x, y = ((1 - scale) * np.array([w, h]) / 2 * (1 + rng.uniform(-0.5, 0.5, 2))).tolist()
+        move = np.array([[scale, 0, x], [0, scale, y]], np.float32)
+        moved = cv2.warpAffine(alpha, move, (w, h), flags=cv2.INTER_LINEAR)
+        if moved.any():
+            image = cv2.warpAffine(image, move, (w, h), flags=cv2.INTER_AREA)
+            parts = cv2.warpAffine(parts, move, (w, h), flags=cv2.INTER_NEAREST)
+            alpha = moved
+    picture = codec.letterbox(Reference(image, alpha, reference.role), clip)
+    parts = cv2.resize(parts, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST)
+    seen = np.stack([picture.lines.astype(np.float32) / 255, picture.shown.astype(np.float32)])
+    if augment and rng.random() < 0.5:
+        seen, parts, shown = (np.ascontiguousarray(x[..., ::-1]) for x in (seen, parts, picture.shown))
+        return seen, parts, shown
+    return seen, parts, picture.shown
+
+
+class Matching:
+    """Implements `loop.Lesson`."""
+
+    name = "matcher"
+
+    def __init__(self, preset: MatcherPreset, device: torch.device) -> None:
+        self.preset, self.device = preset, device
+        torch.manual_seed(preset.seed)
+        self.model = Matcher(preset.model).to(device)
+        self._validation: list[Pairs] | None = None
+
+    def fill_in(self, path: Path) -> None:
+        """Take over the weights in a file."""
+        known = weights.load_matcher(path)
+        if known.config != self.preset.model:
+            raise ValueError(f"{path}: holds {known.config}, the preset has {self.preset.model}; start from weights of its sizes")
+        self.model.load_state_dict(known.state_dict())
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Muon for matrices (Jordan et al. 2024), AdamW for all else."""
+        matrices = [p for p in self.model.parameters() if p.ndim == 2]
+        others = [p for p in self.model.parameters() if p.ndim != 2]
+        rate = self.preset.rate
+        muon = torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        adamw = torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
+        for optimizer in (muon, adamw):
+            optimizer.param_groups[0]["factor"] = 1.0
+        return [muon, adamw]
+
+    def batches(self, start: int) -> Iterable[Pairs]:
+        """See `loader`."""
+        return loader(self.preset, start)
+
+    def losses(self, batch: Pairs, step: int) -> Tensor:
+        """See `losses`."""
+        return losses(self.model, batch, self.preset, torch.Generator().manual_seed(step))[0]
+
+    @torch.no_grad()
+    def measured(self, average: dict[str, Tensor]) -> dict[str, float]:
+        """On held-out shots: the loss, and the shares of places whose part, or "nothing", is likelier than all else together."""
+        preset = self.preset
+        if self._validation is None:
+            each = min(preset.views[0].batch, preset.validation_shots)
+            edges = pairwise(range(0, preset.validation_shots + 1, each))
+            self._validation = [make_pairs(preset, preset.views[0], HELD_OUT_SEED, range(a, b), False) for a, b in edges]
+        judge = Matcher(preset.model).to(self.device)
+        judge.load_state_dict(average)
+        found: dict[str, list[float]] = {}
+        for batch in self._validation:
+            each_loss, shares = losses(judge, batch, preset, torch.Generator().manual_seed(0))
+            for name, value in (("loss", each_loss.mean()), *shares.items()):
+                found.setdefault(name, []).append(float(value))
+        return {name: round(float(np.nanmean(values)), 4) for name, values in found.items()}
+
+    def save(self, path: Path, average: dict[str, Tensor], steps: int) -> None:
+        """See `weights.save_matcher`."""
+        weights.save_matcher(path, self.model, average, steps=steps, seed=self.preset.seed)
+
+
+def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    """For each sample minus the log-probability of the part, over a sample of the drawing's places; how often it is over half.
+
+    Half of the sample is of places as they come, half so that a small part counts nearly as much as a large one.
+    """
+    b, r = batch.references.shape[:2]
+    batch = Pairs(*(part.to(matcher.scale.device) for part in batch))
+    pictures = torch.cat([batch.drawing, batch.references.flatten(0, 1)]).contiguous(memory_format=torch.channels_last)
+    described = matcher(pictures)
+    own, theirs = described[:b].flatten(2), described[b:].unflatten(0, (b, r)).transpose(1, 2).flatten(2)
+    at = _sampled(batch, preset.queries, generator)
+    queries = own.gather(2, at[:, None].expand(-1, own.shape[1], -1)).mT
+    asked = batch.parts.flatten(1).gather(1, at)
+    shown = batch.shown.flatten(1)
+    known = torch.multinomial(shown.float() + 1e-6, min(preset.keys, shown.shape[1]), generator=generator)
+    keys = theirs.gather(2, known[:, None].expand(-1, theirs.shape[1], -1)).mT
+    there = shown.gather(1, known).float()
+    parts = batch.theirs.flatten(1).gather(1, known)
+    there = (there / there.sum(1, keepdim=True).clamp(min=1e-6)).float()
+    fits, nothing = matcher.likeness(queries, keys)
+    # Parts by number, so that one product sums over the places of each.
+    of_part = F.one_hot(parts.long(), 256).float() * there[..., None]
+    by_part = fits @ of_part
+    asked = asked.long()[..., None]
+    same, other = by_part.gather(2, asked)[..., 0], by_part.gather(2, asked ^ 1)[..., 0]
+    held = of_part.amax(1) > 0
+    toned = held.gather(1, asked[..., 0])
+    found = toned | held.gather(1, asked[..., 0] ^ 1)
+    part = (torch.where(found, same + other, nothing) / (by_part.sum(2) + nothing)).clamp(min=1e-9).log()
+    tone = torch.where(toned, (same / (same + other).clamp(min=1e-30)).clamp(min=1e-6).log(), 0.0)
+    right = part.detach() > float(np.log(0.5))
+    about = {"found": right[found].float().mean(), "nothing": right[~found].float().mean()}
+    return -(part + preset.tone * tone).mean(1), about
+
+
+def _sampled(batch: Pairs, queries: int, generator: torch.Generator) -> Tensor:
+    """Places (b, queries) among those asked for."""
+    counted, parts = batch.counted.flatten(1), batch.parts.flatten(1).long()
+    sizes = torch.zeros(len(parts), 256).scatter_add_(1, parts, counted.float())
+    small = sizes.clamp(min=1).pow(-0.8).gather(1, parts) * counted
+    even = counted / counted.sum(1, keepdim=True).clamp(min=1)
+    weight = even + small / small.sum(1, keepdim=True).clamp(min=1e-9)
+    return torch.multinomial(weight + 1e-12, queries, replacement=True, generator=generator)

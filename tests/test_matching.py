@@ -1,0 +1,224 @@
+"""References carried onto drawings by the matcher: what is asked for, what is found, and what is made of it."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from timecolor import matching, weights
+from timecolor.denoiser import Picture
+from timecolor.matcher import STRIDE, Matcher, MatcherConfig
+from timecolor.matching import Area, Carrier, view
+
+RED, BLUE, GREEN = (200, 40, 40), (40, 40, 200), (40, 160, 60)
+SMALL = MatcherConfig(widths=(8, 16), describe=8)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Matcher:
+    return weights.load_matcher()
+
+
+@pytest.fixture(scope="module")
+def small() -> Matcher:
+    torch.manual_seed(0)
+    return Matcher(SMALL).eval()
+
+
+def figure(scale=1.0, at=(120, 84), mirrored=False, size=(160, 240), colours=(RED, BLUE, GREEN)):
+    """A bird of three parts, and where it is."""
+    fills, lines = np.full((*size, 3), 255, np.uint8), np.zeros(size, np.uint8)
+    shown = np.zeros(size, np.uint8)
+
+    def points(*xy):
+        return np.array([(round(at[0] + (-x if mirrored else x) * scale), round(at[1] + y * scale)) for x, y in xy])
+
+    body = cv2.ellipse2Poly((0, 10), (26, 34), 0, 0, 360, 8)
+    head = cv2.ellipse2Poly((4, -36), (16, 16), 0, 0, 360, 12)
+    wing = cv2.ellipse2Poly((-14, 12), (18, 9), 60, 0, 360, 12)
+    for part, colour in ((body, colours[0]), (head, colours[1]), (wing, colours[2])):
+        outline = points(*part)
+        cv2.fillPoly(fills, [outline], colour)
+        cv2.fillPoly(shown, [outline], 1)
+        cv2.fillPoly(lines, [outline], 0)
+        cv2.polylines(lines, [outline], True, 255, 1)
+    return fills, lines, shown > 0
+
+
+def picture(**how) -> tuple[Picture, np.ndarray]:
+    fills, lines, shown = figure(**how)
+    drawn = np.where(lines[..., None] > 0, np.uint8(0), fills)
+    return Picture(drawn, fills, lines, shown), shown
+
+
+GREY = np.full((20, 30, 3), 0.5, np.float32)
+
+
+def recoloured(matcher, references, drawing, areas=None, own=GREY):
+    """References on one drawing, all over its area unless areas are given."""
+    pictures, shown = zip(*references, strict=True)
+    _, lines, there = drawing
+    everywhere = [Area(there, tuple(range(len(pictures))))]
+    regions = np.zeros(lines.shape, np.int32)
+    made = Carrier(matcher, pictures, shown).recoloured(own, lines, everywhere if areas is None else areas, regions)
+    assert made.min() >= 0
+    assert made.max() <= 1
+    return made * 255
+
+
+def right(found, truth) -> float:
+    """Share of an area's places, off its lines, whose colour is near the true one."""
+    fills, lines, shown = truth
+    inside = (shown & (cv2.dilate(lines, np.ones((5, 5), np.uint8)) == 0))[1::STRIDE, 1::STRIDE]
+    return float((np.abs(found - fills[1::STRIDE, 1::STRIDE]).max(axis=2)[inside] < 24).mean())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"at": (90, 70)}, {"mirrored": True}, {"scale": 1.4}, {"scale": 0.6}],
+    ids=["as it is", "moved", "mirrored", "nearer", "farther"],
+)
+def test_a_figure_finds_its_colours_again(embedded, changed):
+    drawing = figure(**changed)
+    assert right(recoloured(embedded, [picture()], drawing), drawing) > 0.8
+
+
+def test_colours_are_the_references_own_whatever_they_are(embedded):
+    other = ((240, 200, 40), (60, 60, 60), (150, 60, 170))
+    drawing = figure(at=(100, 80), colours=other)
+    assert right(recoloured(embedded, [picture(colours=other)], drawing), drawing) > 0.8
+
+
+def test_an_area_takes_only_from_its_own_references_and_the_rest_stays_as_it_is(embedded):
+    first, second = picture(colours=((250, 250, 250),) * 3), picture(colours=((5, 5, 5),) * 3)
+    drawing = figure()
+    left = drawing[2] & (np.arange(240) < 120)
+    halves = [Area(left, (0,)), Area(drawing[2] & ~left, (1,))]
+    found = recoloured(embedded, [first, second], drawing, halves)
+    bright, dark = (found[half.mask[1::STRIDE, 1::STRIDE]] for half in halves)
+    assert bright.min() >= 127
+    assert dark.max() <= 128
+    assert bright.mean() > 200 > 55 > dark.mean()
+    assert np.allclose(found[~drawing[2][1::STRIDE, 1::STRIDE]], 127.5)
+
+
+def test_without_anything_to_take_from_colours_stay_as_they_are(small):
+    shown, there = picture()
+    drawing = figure()
+    nothing = np.zeros_like(there)
+    for known, areas in (
+        (nothing, [Area(drawing[2], (0,))]),
+        (there, [Area(drawing[2], ())]),
+        (there, [Area(nothing, (0,))]),
+        (there, []),
+    ):
+        assert np.allclose(recoloured(small, [(shown, known)], drawing, areas), 127.5)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (65, 97), (16, 24)])
+def test_a_place_every_stride_at_any_size(small, size):
+    drawing = figure(scale=0.2, at=(size[1] // 2, size[0] // 2), size=size)
+    places = tuple(-(-n // STRIDE) for n in size)
+    assert recoloured(small, [picture(scale=0.2, at=(size[1] // 2, size[0] // 2), size=size)], drawing).shape == (*places, 3)
+    assert small(torch.zeros(1, 2, *size)).shape == (1, SMALL.describe, *places)
+
+
+def test_what_is_found_does_not_depend_on_what_was_asked_before(small):
+    shown, where = picture()
+    (_, lines, area), (_, other, there) = figure(), figure(at=(90, 70))
+    carrier, regions = Carrier(small, [shown], [where]), np.zeros((160, 240), np.int32)
+    first = carrier.recoloured(GREY, lines, [Area(area, (0,))], regions)
+    carrier.recoloured(GREY, other, [Area(there, (0,))], regions)
+    assert np.array_equal(first, carrier.recoloured(GREY, lines, [Area(area, (0,))], regions))
+
+
+def test_shares_sum_to_one_with_nothing_and_do_not_depend_on_how_densely_a_reference_is_described(small):
+    generator = torch.Generator().manual_seed(0)
+    queries, keys = torch.randn(1, 5, 8, generator=generator), torch.randn(1, 7, 8, generator=generator)
+    fits, nothing = small.likeness(queries, keys)
+    twice, same = small.likeness(queries, torch.cat([keys, keys], dim=1))
+    torch.testing.assert_close(fits.mean(2) / nothing, twice.mean(2) / same)
+    longer, _ = small.likeness(3 * queries, 5 * keys)
+    torch.testing.assert_close(longer, fits)
+    scale = small.scale.exp()
+    torch.testing.assert_close(fits, (scale * (F.normalize(queries, dim=2) @ F.normalize(keys, dim=2).mT - 1)).exp())
+
+
+def test_a_region_draws_its_places_together(monkeypatch):
+    shares = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.6]])
+    region = np.array([7, 7, 7, 9])
+    for pooled, expected in ((0.0, shares), (1.0, torch.tensor([[2 / 3, 1 / 3]] * 3 + [[0.0, 0.6]]))):
+        monkeypatch.setattr(matching, "POOLED", pooled)
+        torch.testing.assert_close(matching._pooled(shares, region), expected)
+
+
+def settled(shades, shares, own=GREEN, certain=None):
+    known = torch.from_numpy(np.array(shades, np.float32) / 255)
+    group = matching._Group(torch.zeros(1, 1), torch.zeros(1, len(shades)), known, matching._alike(known, known))
+    return group.settled(torch.tensor([shares]), torch.tensor([own]) / 255, certain)[0].numpy() * 255
+
+
+def test_near_shades_count_as_one_another():
+    """Two tones of red together outweigh a blue that is likelier than each."""
+    assert np.abs(settled([RED, (190, 44, 44), BLUE], [0.45, 0.45, 0.1]) - (195, 42, 42)).max() <= 2
+
+
+def test_where_no_colour_has_the_most_they_are_mixed_and_for_what_is_in_none_the_models_stays():
+    shades = [RED, BLUE, (0, 0, 0), (255, 255, 255)]
+    assert np.abs(settled(shades, [0.25] * 4) - np.mean(shades, axis=0)).max() < 30
+    assert np.abs(settled(shades, [0.05, 0.85, 0.05, 0.05]) - BLUE).max() < 5
+    assert np.abs(settled(shades, [0.0, 0.5, 0.0, 0.0]) - np.mean([BLUE, GREEN], axis=0)).max() < 5
+    assert np.allclose(settled(shades, [0.0] * 4), GREEN, atol=1)
+
+
+def test_where_the_place_is_known_the_model_is_overruled_only_by_one_who_is_certain_and_doubts_it():
+    shades = [RED, BLUE, GREEN]
+    assert np.abs(settled(shades, [0.0, 0.95, 0.0], certain=0.8) - BLUE).max() < 8
+    assert np.abs(settled(shades, [0.3, 0.6, 0.0], certain=0.8) - GREEN).max() < 8  # not certain
+    assert np.abs(settled([BLUE, GREEN], [0.65, 0.35], certain=0.6) - GREEN).max() < 8  # its own colour is likely enough
+
+
+def test_shades_are_the_commonest_colours_that_are_apart(monkeypatch):
+    colours = np.array([RED] * 50 + [(202, 41, 41)] * 5 + [BLUE] * 30 + [GREEN] * 2, np.uint8)
+    own, shades = matching._shades(colours)
+    assert len(shades) == 3
+    assert (np.abs(shades[own] - colours).max(axis=1) < 3).all()
+    monkeypatch.setattr(matching, "SHADES", 2)
+    own, shades = matching._shades(colours)
+    assert len(shades) == 2
+    assert len(set(own[:55])) == 1
+
+
+def test_the_view_of_an_area_keeps_its_lines_and_those_at_its_rim():
+    lines = np.full((160, 240), 255, np.uint8)
+    area = np.zeros((160, 240), bool)
+    area[40:80, 60:100] = True
+    seen = view(lines, area) > 0
+    assert seen[38:82, 58:102].all()
+    assert not seen[:37].any()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"model": "toon"}, "got model 'toon'; expected weights of a `matcher`"),
+        ({"model": "matcher"}, "not a matcher's weights .no 'config'"),
+        ({"model": "matcher", "config": {"widths": [8, 16], "describe": 16}}, "not a matcher's weights"),
+        ({"model": "matcher", "config": {"widths": [8, 16], "describe": 8, "depth": 3}}, "not a matcher's weights"),
+    ],
+)
+def test_a_file_that_is_no_matcher_is_refused(small, tmp_path, metadata, message):
+    path = tmp_path / "m.safetensors"
+    weights.save(path, dict(small.state_dict()), metadata)
+    with pytest.raises(ValueError, match=message):
+        weights.load_matcher(path)
+
+
+def test_weights_come_back_as_they_were(small, tmp_path):
+    path = tmp_path / "m.safetensors"
+    weights.save_matcher(path, small, small.state_dict(), steps=3)
+    again = weights.load_matcher(path)
+    assert again.config == SMALL
+    for key, value in again.state_dict().items():
+        torch.testing.assert_close(value, small.state_dict()[key], atol=1e-3, rtol=1e-3)

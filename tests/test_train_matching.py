@@ -1,0 +1,153 @@
+"""Training of the matcher: scenes as a pure function of the step, parts that lie on their lines, a loss that means something."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from timecolor import weights
+from timecolor.matcher import Matcher
+from timecolor.train.loop import train
+from timecolor.train.matching import Matching, Pairs, loader, losses, make_pairs
+from timecolor.train.presets import PRESETS, MatcherPreset, Views
+from timecolor.world import HELD_OUT_SEED
+
+DEBUG = PRESETS["debug-matcher"]
+CPU = torch.device("cpu")
+VIEWS = Views(64, 96, 4, 1.0)
+
+
+def same(a: Pairs, b: Pairs) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def pairs(augment=False, seed=0, first=0, **changes) -> Pairs:
+    return make_pairs(replace(DEBUG, **changes), VIEWS, seed, range(first, first + 4), augment)
+
+
+def test_two_steps_and_two_resumed_equal_four(tmp_path):
+    whole = list(train(Matching(DEBUG, CPU), DEBUG, tmp_path / "whole"))
+    broken = train(Matching(DEBUG, CPU), DEBUG, tmp_path / "broken")
+    assert [next(broken).step for _ in range(3)] == [1, 2, 3]
+    broken.close()
+    resumed = list(train(Matching(DEBUG, CPU), DEBUG, tmp_path / "broken"))
+    assert [(r.step, r.loss) for r in resumed] == [(r.step, r.loss) for r in whole[2:]]
+    assert {"loss", "found", "nothing"} <= whole[-1].held_out.keys()
+    a, b = (weights.load_matcher(tmp_path / run / "matcher.safetensors") for run in ("whole", "broken"))
+    assert a.config == DEBUG.model
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_weights_to_start_from_must_fit(tmp_path):
+    list(train(Matching(DEBUG, CPU), replace(DEBUG, steps=1), tmp_path / "first"))
+    path = tmp_path / "first" / "matcher.safetensors"
+    lesson = Matching(DEBUG, CPU)
+    lesson.fill_in(path)
+    known = weights.load_matcher(path).state_dict()
+    assert all(torch.equal(v, known[k]) for k, v in lesson.model.state_dict().items())
+    with pytest.raises(ValueError, match="start from weights of its sizes"):
+        Matching(replace(DEBUG, model=replace(DEBUG.model, describe=16)), CPU).fill_in(path)
+
+
+def test_a_batch_is_a_pure_function_of_preset_and_step():
+    here = list(loader(DEBUG, 1))
+    there = list(loader(replace(DEBUG, workers=1), 1))
+    assert len(here) == len(there) == 3
+    assert all(same(a, b) for a, b in zip(here, there, strict=True))
+    assert not same(here[0], here[1])
+
+
+def test_the_held_out_world_is_refused():
+    with pytest.raises(ValueError, match="held-out"):
+        MatcherPreset(seed=HELD_OUT_SEED)
+
+
+def test_shapes_and_ranges():
+    batch = pairs(augment=True)
+    assert batch.drawing.shape == (4, 2, 64, 96)
+    assert batch.references.shape == (4, 2, 2, 64, 96)
+    assert batch.parts.shape == batch.counted.shape == (4, 32, 48)
+    assert batch.theirs.shape == batch.shown.shape == (4, 2, 32, 48)
+    for picture in (batch.drawing, batch.references):
+        assert 0 <= picture.min() < picture.max() <= 1
+    assert batch.counted.any(dim=(1, 2)).all()
+    assert batch.shown.any(dim=(1, 2, 3)).all()
+
+
+def test_labelled_scenes_ask_for_one_character_and_show_that_one():
+    batch = pairs(frames=0.0, labelled=1.0)
+    for parts, counted, theirs, shown in zip(batch.parts, batch.counted, batch.theirs, batch.shown, strict=True):
+        asked = {(int(p) - 2) // 80 for p in parts[counted].unique() if 2 <= p < 242}
+        assert len(asked) == 1
+        there = {(int(p) - 2) // 80 for p in theirs[shown].unique() if 2 <= p < 242}
+        assert there == asked
+    assert torch.equal(batch.counted, batch.drawing[:, 1, 1::2, 1::2] > 0)
+
+
+def test_frames_show_the_place_too_and_cut_outs_do_not():
+    whole = pairs(frames=1.0, labelled=0.0)
+    assert whole.shown[:, 0].all()
+    assert not whole.shown[:, 1].any()
+    assert (whole.theirs[:, 0] < 2).any()
+    cut = pairs(frames=0.0, labelled=0.0)
+    assert (cut.theirs[cut.shown] >= 2).float().mean() > 0.9
+    assert cut.counted.all()
+
+
+def test_parts_lie_where_the_lines_are():
+    """Where parts change there is mostly a line, in drawings and in references, however they are turned."""
+    batch = pairs(augment=True, frames=0.0, labelled=1.0)
+    for lines, parts, where in (
+        (batch.drawing[:, 0], batch.parts, batch.counted),
+        (batch.references[:, 0, 0], batch.theirs[:, 0], batch.shown[:, 0]),
+    ):
+        dark = torch.nn.functional.max_pool2d(lines[:, None], 6, 2, 2)[:, 0] > 0.2
+        h, w = parts.shape[1:]
+        borders = (parts[:, :, 1:] >> 1 != parts[:, :, :-1] >> 1) & where[:, :, 1:] & where[:, :, :-1]
+        at = dark[:, :h, :w][:, :, 1:]
+        assert at[borders].float().mean() > at[~borders].float().mean() + 0.3
+
+
+class _Knowing(Matcher):
+    """Describes each place by a part of its own, told beforehand."""
+
+    def __init__(self, told: torch.Tensor) -> None:
+        super().__init__()
+        self.told = told
+        self.table = torch.nn.functional.normalize(torch.randn(256, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        return self.table[self.told.long()].movedim(-1, 1)
+
+    def likeness(self, queries, keys):
+        return (40 * (queries @ keys.mT - 1)).exp(), torch.full(queries.shape[:2], np.exp(-25.0))
+
+
+def test_the_loss_is_small_for_one_who_knows_and_large_for_one_who_errs():
+    batch = pairs(frames=0.0, labelled=1.0)
+    preset = replace(DEBUG, queries=64, keys=1024)
+    told = torch.cat([batch.parts, batch.theirs.flatten(0, 1)])
+    knows, about = losses(_Knowing(told), batch, preset, torch.Generator().manual_seed(0))
+    assert knows.shape == (4,)
+    assert knows.max() < 1
+    assert about["found"] > 0.95
+    # The drawings' parts are taken for their neighbours' in the table.
+    wrong = torch.cat([batch.parts + 2, batch.theirs.flatten(0, 1)])
+    errs, about = losses(_Knowing(wrong), batch, preset, torch.Generator().manual_seed(0))
+    assert errs.min() > 1
+    assert about["found"] < 0.2
+
+
+def test_loss_falls_on_one_batch():
+    preset = replace(DEBUG, queries=64, keys=512, rate=1e-2, tone=0.0)
+    lesson = Matching(preset, CPU)
+    batch, optimizers, found = pairs(frames=0.0, labelled=1.0), lesson.optimizers(), []
+    for _ in range(60):
+        loss = losses(lesson.model, batch, preset, torch.Generator().manual_seed(0))[0].mean()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        found.append(loss.item())
+    assert found[-1] < 0.7 * found[0]
