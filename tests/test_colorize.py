@@ -15,7 +15,7 @@ import timecolor
 from timecolor import codec, colorize, weights
 from timecolor.colorize import READ_AT_ONCE, Cancelled, ColorizeOptions, Colorizer, Coloured, Progress
 from timecolor.geometry import Clip
-from timecolor.matching import CERTAIN_CAST, CERTAIN_FRAMES, Area, Carrier
+from timecolor.matching import AMONG_CAST, AMONG_FRAMES, Area, Carrier
 from timecolor.models import ToonModel
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.toon import Toon
@@ -468,7 +468,7 @@ def test_references_are_sought_only_in_the_areas_that_they_may_colour(hinted, as
     hinted.colorize(Shot(sketch_clip(2, 96, 128), cut_outs, Labels(halves(2, 96, 128))))
     left, right = asked[0]
     assert (left.references, right.references) == ((0,), (1,))
-    assert left.certain is right.certain is None
+    assert left.overruled is right.overruled is None
     middle = left.mask.shape[1] // 2
     assert left.mask[:, :middle].all()
     assert not left.mask[:, middle:].any()
@@ -478,12 +478,12 @@ def test_references_are_sought_only_in_the_areas_that_they_may_colour(hinted, as
 def test_pictures_of_the_place_keep_the_model_and_labels_leave_them_to_it(hinted, asked):
     frame = Reference(cv2.resize(painted_image(0), (128, 96)), role="frame")
     sheet = replace(references(1)[0], role="character")
-    for pictures, certain in (([frame], CERTAIN_FRAMES), ([frame, sheet], CERTAIN_CAST), ([sheet], None)):
+    for pictures, overruled in (([frame], AMONG_FRAMES), ([frame, sheet], AMONG_CAST), ([sheet], None)):
         asked.clear()
         hinted.colorize(Shot(sketch_clip(1, 96, 128), pictures))
         (area,) = asked[0]
         assert area.mask.all()
-        assert (area.references, area.certain) == (tuple(range(len(pictures))), certain)
+        assert (area.references, area.overruled) == (tuple(range(len(pictures))), overruled)
     asked.clear()
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, sheet], Labels(halves(1, 96, 128))))
     assert [area.references for area in asked[0]] == [(1,)]

@@ -153,10 +153,10 @@ def test_a_region_draws_its_places_together(monkeypatch):
         torch.testing.assert_close(matching._pooled(shares, region), expected)
 
 
-def settled(shades, shares, own=GREEN, certain=None):
+def settled(shades, shares, own=GREEN, overruled=None):
     known = torch.from_numpy(np.array(shades, np.float32) / 255)
     group = matching._Group(torch.zeros(1, 1), torch.zeros(1, len(shades)), known, matching._alike(known, known))
-    return group.settled(torch.tensor([shares]), torch.tensor([own]) / 255, certain)[0].numpy() * 255
+    return group.settled(torch.tensor([shares]), torch.tensor([own]) / 255, overruled)[0].numpy() * 255
 
 
 def test_near_shades_count_as_one_another():
@@ -166,7 +166,8 @@ def test_near_shades_count_as_one_another():
 
 def test_where_no_colour_has_the_most_they_are_mixed_and_for_what_is_in_none_the_models_stays():
     shades = [RED, BLUE, (0, 0, 0), (255, 255, 255)]
-    assert np.abs(settled(shades, [0.25] * 4) - np.mean(shades, axis=0)).max() < 30
+    many = [*shades, GREEN, (250, 240, 20), (20, 240, 250), (240, 20, 250)]
+    assert np.abs(settled(many, [0.125] * 8) - np.mean(many, axis=0)).max() < 40
     assert np.abs(settled(shades, [0.05, 0.85, 0.05, 0.05]) - BLUE).max() < 5
     assert np.abs(settled(shades, [0.0, 0.5, 0.0, 0.0]) - np.mean([BLUE, GREEN], axis=0)).max() < 5
     assert np.allclose(settled(shades, [0.0] * 4), GREEN, atol=1)
@@ -174,9 +175,9 @@ def test_where_no_colour_has_the_most_they_are_mixed_and_for_what_is_in_none_the
 
 def test_where_the_place_is_known_the_model_is_overruled_only_by_one_who_is_certain_and_doubts_it():
     shades = [RED, BLUE, GREEN]
-    assert np.abs(settled(shades, [0.0, 0.95, 0.0], certain=0.8) - BLUE).max() < 8
-    assert np.abs(settled(shades, [0.3, 0.6, 0.0], certain=0.8) - GREEN).max() < 8  # not certain
-    assert np.abs(settled([BLUE, GREEN], [0.65, 0.35], certain=0.6) - GREEN).max() < 8  # its own colour is likely enough
+    assert np.abs(settled(shades, [0.0, 0.95, 0.0], overruled=(0.8, 0.2)) - BLUE).max() < 8
+    assert np.abs(settled(shades, [0.3, 0.6, 0.0], overruled=(0.8, 0.2)) - GREEN).max() < 8  # not certain
+    assert np.abs(settled([BLUE, GREEN], [0.65, 0.35], overruled=(0.6, 0.2)) - GREEN).max() < 8  # its own colour is likely enough
 
 
 def test_shades_are_the_commonest_colours_that_are_apart(monkeypatch):

@@ -24,21 +24,21 @@ POOLED = 0.3  # how much what a closed region agrees on counts, against what eac
 # From what part of the references' share on one colour is taken alone, below which it is mixed with the others; and how softly.
 SURE, SOFT = 0.25, 0.08
 # Where a reference shows the place itself, the model follows it well: it is overruled only where one colour has at least so much
-# (frames alone; among them cut-outs, whose place no hint tells) and its own has at most so much; and how softly.
-CERTAIN_FRAMES, CERTAIN_CAST, DOUBTED, FIRM = 0.8, 0.6, 0.2, 0.04
+# and its own at most so much (frames alone; among them cut-outs, whose place no hint tells); and how softly.
+AMONG_FRAMES, AMONG_CAST, FIRM = (0.9, 0.05), (0.6, 0.2), 0.04
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Area:
     """A part of a drawing: mask (h, w), and the references that may colour it.
 
-    certain: how much one colour must have to overrule the model, whose own must be doubted then; None = the references' colours
-    are taken however much they have.
+    overruled: how much one colour must have, and the model's own at most, for the model to be overruled; None = the references'
+    colours are taken however much they have.
     """
 
     mask: Bool[np.ndarray, "h w"]
     references: tuple[int, ...]
-    certain: float | None = None
+    overruled: tuple[float, float] | None = None
 
 
 def view(lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
@@ -78,7 +78,7 @@ class Carrier:
             own = lines if area.mask.all() else view(lines, area.mask)
             shares = group.shares(self._matcher, _described(self._matcher, own, area.mask)[:, at].T)
             shares = _pooled(shares, _at_places(regions)[at])
-            made[at] = group.settled(shares, torch.from_numpy(made[at]).to(shares.device), area.certain).cpu().numpy()
+            made[at] = group.settled(shares, torch.from_numpy(made[at]).to(shares.device), area.overruled).cpu().numpy()
         return made
 
     def _group(self, references: tuple[int, ...]) -> "_Group | None":
@@ -130,15 +130,18 @@ class _Group:
                 found.append(by_shade / (by_shade.sum(1, keepdim=True) + nothing[0, :, None]))
         return torch.cat(found)
 
-    def settled(self, shares: Float[Tensor, "n m"], own: Float[Tensor, "n 3"], certain: float | None) -> Float[Tensor, "n 3"]:
+    def settled(
+        self, shares: Float[Tensor, "n m"], own: Float[Tensor, "n 3"], overruled: tuple[float, float] | None
+    ) -> Float[Tensor, "n 3"]:
         """The colour that most of the shares are near to, or their mean where few are; for what is in no reference, one's own."""
         total = shares.sum(1, keepdim=True).clamp(min=1e-12)
         most, best = (shares @ self.alike).max(1, keepdim=True)
         near = self.alike[best[:, 0]] * shares
         likeliest = near @ self.shades / near.sum(1, keepdim=True).clamp(min=1e-12)
-        if certain is not None:
+        if overruled is not None:
+            certain, doubted = overruled
             trusted = (shares * _alike(own, self.shades)).sum(1, keepdim=True)
-            return own.lerp(likeliest, torch.sigmoid((most - certain) / FIRM) * torch.sigmoid((DOUBTED - trusted) / FIRM))
+            return own.lerp(likeliest, torch.sigmoid((most - certain) / FIRM) * torch.sigmoid((doubted - trusted) / FIRM))
         mixed = torch.lerp(shares @ self.shades / total, likeliest, torch.sigmoid((most / total - SURE) / SOFT))
         return own.lerp(mixed, total.clamp(max=1))
 

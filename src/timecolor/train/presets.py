@@ -89,7 +89,7 @@ class MatcherPreset(Run):
     tone: weight of light and shade beside the part.
     """
 
-    steps: int = 3_600
+    steps: int = 3_500
     validation_shots: int = 64
     model: MatcherConfig = field(default_factory=MatcherConfig)
     views: tuple[Views, ...] = (Views(96, 144, 16, 0.6), Views(160, 240, 8, 0.4))
