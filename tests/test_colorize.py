@@ -15,7 +15,7 @@ import timecolor
 from timecolor import codec, colorize, weights
 from timecolor.colorize import READ_AT_ONCE, Cancelled, ColorizeOptions, Colorizer, Coloured, Progress
 from timecolor.geometry import Clip
-from timecolor.matching import AMONG_CAST, AMONG_FRAMES, Area, Carrier
+from timecolor.matching import AMONG_FRAMES, Area, Carrier
 from timecolor.models import ToonModel
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.toon import Toon
@@ -478,7 +478,9 @@ def test_references_are_sought_only_in_the_areas_that_they_may_colour(hinted, as
 def test_pictures_of_the_place_keep_the_model_and_labels_leave_them_to_it(hinted, asked):
     frame = Reference(cv2.resize(painted_image(0), (128, 96)), role="frame")
     sheet = replace(references(1)[0], role="character")
-    for pictures, overruled in (([frame], AMONG_FRAMES), ([frame, sheet], AMONG_CAST), ([sheet], None)):
+    hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame]))
+    assert asked == [[]]
+    for pictures, overruled in (([frame, sheet], AMONG_FRAMES), ([sheet], None)):
         asked.clear()
         hinted.colorize(Shot(sketch_clip(1, 96, 128), pictures))
         (area,) = asked[0]

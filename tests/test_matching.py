@@ -107,13 +107,10 @@ def test_without_anything_to_take_from_colours_stay_as_they_are(small):
     shown, there = picture()
     drawing = figure()
     nothing = np.zeros_like(there)
-    for known, areas in (
-        (nothing, [Area(drawing[2], (0,))]),
-        (there, [Area(drawing[2], ())]),
-        (there, [Area(nothing, (0,))]),
-        (there, []),
-    ):
+    for known, areas in ((nothing, [Area(drawing[2], (0,))]), (there, [Area(drawing[2], ())]), (there, [Area(nothing, (0,))])):
         assert np.allclose(recoloured(small, [(shown, known)], drawing, areas), 127.5)
+    own = np.random.default_rng(0).random((20, 30, 3)).astype(np.float32)
+    assert np.array_equal(recoloured(small, [(shown, there)], drawing, [], own), own * 255)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 97), (16, 24)])

@@ -20,7 +20,7 @@ from timecolor.denoiser import Conditions, Model, Picture, Work
 from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, regions
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
-from timecolor.matching import AMONG_CAST, AMONG_FRAMES, Area, Carrier
+from timecolor.matching import AMONG_FRAMES, Area, Carrier
 from timecolor.sampling import sample
 from timecolor.shot import Frames, Shot
 from timecolor.sketch import SketchStyle, extract_clip, require_line_art, without_lines
@@ -542,8 +542,10 @@ class _Drawings:
         sketch, labels = self.sketches[drawing], self._areas[drawing]
         if labels is None:
             every = tuple(range(len(self._shot.references)))
-            overruled = None if not whole else AMONG_FRAMES if len(whole) == len(every) else AMONG_CAST
-            return [Area(np.ones(sketch.shape[:2], bool), every, overruled)]
+            # Frames alone are followed better by hints.
+            return (
+                [Area(np.ones(sketch.shape[:2], bool), every, AMONG_FRAMES if whole else None)] if len(whole) < len(every) else []
+            )
         # Where labels say what the place is, its picture is left to the model and its hints.
         of_label = {label: self._labels_of(label) for label in sorted(self.labels)}
         return [Area(labels == label, own) for label, own in of_label.items() if own and not any(r in whole for r in own)]

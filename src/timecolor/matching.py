@@ -20,12 +20,12 @@ NEAR = 10.0  # CIE Lab distance over which colours count as one another's
 SHADES = 64  # colours that a group of references is told apart by
 MOST_KEYS = 4096  # places of a group that are looked at
 QUERIES = 1024  # places of a drawing compared at once
-POOLED = 0.3  # how much what a closed region agrees on counts, against what each of its places says
+POOLED = 0.5  # how much what a closed region agrees on counts, against what each of its places says
 # From what part of the references' share on one colour is taken alone, below which it is mixed with the others; and how softly.
 SURE, SOFT = 0.25, 0.08
-# Where a reference shows the place itself, the model follows it well: it is overruled only where one colour has at least so much
-# and its own at most so much (frames alone; among them cut-outs, whose place no hint tells); and how softly.
-AMONG_FRAMES, AMONG_CAST, FIRM = (0.9, 0.05), (0.6, 0.2), 0.04
+# Where a plate or frame among them shows the place itself, the model follows that well: it is overruled only where one colour has
+# at least so much and its own at most so much; and how softly.
+AMONG_FRAMES, FIRM = (0.6, 0.2), 0.04
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,10 +66,13 @@ class Carrier:
     ) -> Float[np.ndarray, "y x 3"]:
         """A model's colours of a drawing, in [0, 1], with those of the references in their place, at every `STRIDE`-th pixel.
 
-        lines: the drawing's, their darkness. areas: none over another. regions: closed ones, by number.
+        lines: the drawing's, darkness. areas: none over another; without any, the colours as they are, since finer ones that
+        tell no more would only blur what the finish takes apart. regions: closed ones, by number.
         """
+        if not areas:
+            return colours
         rows, columns = _at_places(regions).shape
-        made = cv2.resize(colours.astype(np.float32), (columns, rows), interpolation=cv2.INTER_LINEAR)
+        made = cv2.resize(colours.astype(np.float32), (columns, rows), interpolation=cv2.INTER_NEAREST)
         for area in areas:
             group = self._group(area.references)
             at = _at_places(area.mask)
