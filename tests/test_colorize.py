@@ -12,10 +12,10 @@ from conftest import TINY, painted_image, sketch_clip, tiny_toon
 from safetensors.torch import load_file, save_file
 
 import timecolor
-from timecolor import codec, colorize, weights
+from timecolor import analogy, codec, colorize, weights
 from timecolor.colorize import READ_AT_ONCE, Cancelled, ColorizeOptions, Colorizer, Coloured, Progress
 from timecolor.geometry import Clip
-from timecolor.matching import AMONG_FRAMES, Area, Carrier
+from timecolor.matching import Area, Carrier
 from timecolor.models import ToonModel
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.toon import Toon
@@ -468,27 +468,28 @@ def test_references_are_sought_only_in_the_areas_that_they_may_colour(hinted, as
     hinted.colorize(Shot(sketch_clip(2, 96, 128), cut_outs, Labels(halves(2, 96, 128))))
     left, right = asked[0]
     assert (left.references, right.references) == ((0,), (1,))
-    assert left.overruled is right.overruled is None
     middle = left.mask.shape[1] // 2
     assert left.mask[:, :middle].all()
     assert not left.mask[:, middle:].any()
     assert np.array_equal(right.mask, ~left.mask)
 
 
-def test_pictures_of_the_place_keep_the_model_and_labels_leave_them_to_it(hinted, asked):
+def test_frames_are_left_to_hints_and_cut_outs_beside_them_need_labels_for_the_matcher(hinted, asked, monkeypatch):
+    by_patches, true = [], analogy.taken
+    monkeypatch.setattr(colorize.analogy, "taken", lambda cells, found: by_patches.append(found) or true(cells, found))
     frame = Reference(cv2.resize(painted_image(0), (128, 96)), role="frame")
     sheet = replace(references(1)[0], role="character")
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame]))
     assert asked == [[]]
-    for pictures, overruled in (([frame, sheet], AMONG_FRAMES), ([sheet], None)):
-        asked.clear()
-        hinted.colorize(Shot(sketch_clip(1, 96, 128), pictures))
-        (area,) = asked[0]
-        assert area.mask.all()
-        assert (area.references, area.overruled) == (tuple(range(len(pictures))), overruled)
-    asked.clear()
+    hinted.colorize(Shot(sketch_clip(1, 96, 128), [sheet]))
+    assert [area.references for area in asked[1]] == [(0,)]
+    assert asked[1][0].mask.all()
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, sheet], Labels(halves(1, 96, 128))))
-    assert [area.references for area in asked[0]] == [(1,)]
+    assert [area.references for area in asked[2]] == [(1,)]
+    assert not by_patches
+    hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, sheet]))
+    assert len(asked) == 3
+    assert [most for _, most in by_patches[0]] == [analogy.NEVER, analogy.SURE]
 
 
 def test_a_held_drawing_is_sought_once(hinted, asked):

@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from timecolor import matching, weights
+from timecolor.analogy import view
 from timecolor.denoiser import Picture
 from timecolor.matcher import STRIDE, Matcher, MatcherConfig
-from timecolor.matching import Area, Carrier, view
+from timecolor.matching import Area, Carrier
 
 RED, BLUE, GREEN = (200, 40, 40), (40, 40, 200), (40, 160, 60)
 SMALL = MatcherConfig(widths=(8, 16), describe=8)
@@ -150,10 +151,10 @@ def test_a_region_draws_its_places_together(monkeypatch):
         torch.testing.assert_close(matching._pooled(shares, region), expected)
 
 
-def settled(shades, shares, own=GREEN, overruled=None):
+def settled(shades, shares, own=GREEN):
     known = torch.from_numpy(np.array(shades, np.float32) / 255)
     group = matching._Group(torch.zeros(1, 1), torch.zeros(1, len(shades)), known, matching._alike(known, known))
-    return group.settled(torch.tensor([shares]), torch.tensor([own]) / 255, overruled)[0].numpy() * 255
+    return group.settled(torch.tensor([shares]), torch.tensor([own]) / 255)[0].numpy() * 255
 
 
 def test_near_shades_count_as_one_another():
@@ -168,13 +169,6 @@ def test_where_no_colour_has_the_most_they_are_mixed_and_for_what_is_in_none_the
     assert np.abs(settled(shades, [0.05, 0.85, 0.05, 0.05]) - BLUE).max() < 5
     assert np.abs(settled(shades, [0.0, 0.5, 0.0, 0.0]) - np.mean([BLUE, GREEN], axis=0)).max() < 5
     assert np.allclose(settled(shades, [0.0] * 4), GREEN, atol=1)
-
-
-def test_where_the_place_is_known_the_model_is_overruled_only_by_one_who_is_certain_and_doubts_it():
-    shades = [RED, BLUE, GREEN]
-    assert np.abs(settled(shades, [0.0, 0.95, 0.0], overruled=(0.8, 0.2)) - BLUE).max() < 8
-    assert np.abs(settled(shades, [0.3, 0.6, 0.0], overruled=(0.8, 0.2)) - GREEN).max() < 8  # not certain
-    assert np.abs(settled([BLUE, GREEN], [0.65, 0.35], overruled=(0.6, 0.2)) - GREEN).max() < 8  # its own colour is likely enough
 
 
 def test_shades_are_the_commonest_colours_that_are_apart(monkeypatch):

@@ -33,12 +33,13 @@ MAY_IMPORT = {
     "sketch": "shot",
     "codec": "shapes geometry denoiser shot sketch",
     "propagation": "shapes",
-    "matching": "shapes denoiser matcher",
+    "analogy": "shapes sketch propagation",
+    "matching": "shapes denoiser matcher analogy",
     "finish": "shapes shot sketch propagation",
     # the façade
     "models": "shapes geometry denoiser toon matcher diffusion weights cogvideox codec propagation",
     "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation"
-    " matching",
+    " analogy matching",
     # files
     "media": "shot",
     "shotfiles": "shot media",
@@ -46,9 +47,9 @@ MAY_IMPORT = {
     # made from nothing but the above, and knowing no files
     "world": "shapes shot",
     "train": "shapes geometry layout correspondence denoiser toon diffusion cogvideox weights"
-    " matcher matching shot sketch codec propagation models media shotfiles world",
+    " matcher analogy shot sketch codec propagation models media shotfiles world",
     "evaluate": "shapes geometry layout rope correspondence denoiser toon models weights shot sketch codec finish propagation"
-    " matcher matching colorize media shotfiles world train",
+    " analogy matcher colorize media shotfiles world train",
     # what people start
     "demo": "shot colorize media shotfiles world evaluate",
     "cli": "__init__ geometry shot sketch colorize media shotfiles train evaluate demo",

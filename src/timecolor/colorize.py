@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timecolor import codec, models, propagation
+from timecolor import analogy, codec, models, propagation
+from timecolor.analogy import Carried
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Model, Picture, Work
 from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, regions
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
-from timecolor.matching import AMONG_FRAMES, Area, Carrier
+from timecolor.matching import Area, Carrier
 from timecolor.sampling import sample
 from timecolor.shot import Frames, Shot
 from timecolor.sketch import SketchStyle, extract_clip, require_line_art, without_lines
@@ -273,11 +274,17 @@ class Colorizer:
         pictures = [codec.letterbox(r, working, native, 255 if bare else 0) for r in shot.references]
         whole = {r: pictures[r] for r, reference in enumerate(shot.references) if reference.shows_frame(height, width)}
         tracks: dict[int, list[np.ndarray]] = {}
+        # Cut-outs beside a plate, without labels: the matcher tells badly what is in none of them, patches of lines better.
+        by_patches = self.model.matcher is not None and shot.labels is None and 0 < len(whole) < len(pictures)
+        found: list[list[Carried]] = []
         for r, picture in enumerate(pictures):
             yield Progress("matching", r, len(pictures))
             if r in whole:
                 tracks[r] = _track(picture, drawings.sketches)
+            if by_patches:
+                found.append(list(drawings.carried(picture, r in whole)))
             yield Progress("matching", r + 1, len(pictures))
+        sure = [analogy.NEVER if r in whole else analogy.SURE for r in range(len(found))]
         carrier = None
         if self.model.matcher is not None and pictures:
             on_paper = shot.labels is None and bare  # then the white around a sheet may be taken too
@@ -300,7 +307,9 @@ class Colorizer:
                     drawing = drawings.sketches[at]
                     if at != held:
                         cells, held = colours[at - first], at
-                        if carrier is not None:
+                        if by_patches:
+                            cells = analogy.taken(cells, [(one[at], most) for one, most in zip(found, sure, strict=True)])
+                        elif carrier is not None:
                             cells = carrier.recoloured(
                                 cells, propagation.ink(drawing), drawings.areas(at, whole), regions(drawing)
                             )
@@ -538,17 +547,18 @@ class _Drawings:
         return label_bits(ids, self._labels_of, self._compression, self._cells)[None]
 
     def areas(self, drawing: int, whole: Collection[int]) -> list[Area]:
-        """What references may colour of one drawing. whole: those that show the whole frame."""
+        """What cut-outs may colour of one drawing. whole: those that show the whole frame, which hints follow better."""
         sketch, labels = self.sketches[drawing], self._areas[drawing]
         if labels is None:
             every = tuple(range(len(self._shot.references)))
-            # Frames alone are followed better by hints.
-            return (
-                [Area(np.ones(sketch.shape[:2], bool), every, AMONG_FRAMES if whole else None)] if len(whole) < len(every) else []
-            )
-        # Where labels say what the place is, its picture is left to the model and its hints.
+            return [] if whole else [Area(np.ones(sketch.shape[:2], bool), every)]
         of_label = {label: self._labels_of(label) for label in sorted(self.labels)}
         return [Area(labels == label, own) for label, own in of_label.items() if own and not any(r in whole for r in own)]
+
+    def carried(self, picture: Picture, whole: bool) -> Iterator[Carried]:
+        """A reference carried onto every drawing by patches of its lines."""
+        lines = [propagation.ink(sketch) for sketch in self.sketches]
+        return analogy.carried(picture.fills, picture.lines, picture.shown, whole, lines, None)
 
     def _check_labels(self, new: set[int]) -> None:
         count = len(self._shot.references)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from timecolor.analogy import view
 from timecolor.denoiser import Picture
 from timecolor.matcher import STRIDE, Matcher
 from timecolor.shapes import Bool, Float, Int, UInt8
@@ -23,28 +24,14 @@ QUERIES = 1024  # places of a drawing compared at once
 POOLED = 0.5  # how much what a closed region agrees on counts, against what each of its places says
 # From what part of the references' share on one colour is taken alone, below which it is mixed with the others; and how softly.
 SURE, SOFT = 0.25, 0.08
-# Where a plate or frame among them shows the place itself, the model follows that well: it is overruled only where one colour has
-# at least so much and its own at most so much; and how softly.
-AMONG_FRAMES, FIRM = (0.6, 0.2), 0.04
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Area:
-    """A part of a drawing: mask (h, w), and the references that may colour it.
-
-    overruled: how much one colour must have, and the model's own at most, for the model to be overruled; None = the references'
-    colours are taken however much they have.
-    """
+    """A part of a drawing: mask (h, w), and the references that may colour it."""
 
     mask: Bool[np.ndarray, "h w"]
     references: tuple[int, ...]
-    overruled: tuple[float, float] | None = None
-
-
-def view(lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """The lines that belong to an area: its own, with those at its rim."""
-    reach = max(1, round(min(lines.shape) / 80))
-    return lines * cv2.dilate(area.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
 
 
 class Carrier:
@@ -81,7 +68,7 @@ class Carrier:
             own = lines if area.mask.all() else view(lines, area.mask)
             shares = group.shares(self._matcher, _described(self._matcher, own, area.mask)[:, at].T)
             shares = _pooled(shares, _at_places(regions)[at])
-            made[at] = group.settled(shares, torch.from_numpy(made[at]).to(shares.device), area.overruled).cpu().numpy()
+            made[at] = group.settled(shares, torch.from_numpy(made[at]).to(shares.device)).cpu().numpy()
         return made
 
     def _group(self, references: tuple[int, ...]) -> "_Group | None":
@@ -133,18 +120,12 @@ class _Group:
                 found.append(by_shade / (by_shade.sum(1, keepdim=True) + nothing[0, :, None]))
         return torch.cat(found)
 
-    def settled(
-        self, shares: Float[Tensor, "n m"], own: Float[Tensor, "n 3"], overruled: tuple[float, float] | None
-    ) -> Float[Tensor, "n 3"]:
+    def settled(self, shares: Float[Tensor, "n m"], own: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """The colour that most of the shares are near to, or their mean where few are; for what is in no reference, one's own."""
         total = shares.sum(1, keepdim=True).clamp(min=1e-12)
         most, best = (shares @ self.alike).max(1, keepdim=True)
         near = self.alike[best[:, 0]] * shares
         likeliest = near @ self.shades / near.sum(1, keepdim=True).clamp(min=1e-12)
-        if overruled is not None:
-            certain, doubted = overruled
-            trusted = (shares * _alike(own, self.shades)).sum(1, keepdim=True)
-            return own.lerp(likeliest, torch.sigmoid((most - certain) / FIRM) * torch.sigmoid((doubted - trusted) / FIRM))
         mixed = torch.lerp(shares @ self.shades / total, likeliest, torch.sigmoid((most / total - SURE) / SOFT))
         return own.lerp(mixed, total.clamp(max=1))
 

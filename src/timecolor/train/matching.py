@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from timecolor import codec, propagation, weights
+from timecolor.analogy import view
 from timecolor.geometry import Clip
 from timecolor.matcher import STRIDE, Matcher
-from timecolor.matching import view
 from timecolor.shapes import Bool, Float, UInt8
 from timecolor.shot import Reference
 from timecolor.train.batches import alone
