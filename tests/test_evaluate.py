@@ -307,6 +307,8 @@ def made(ways: list[ablations.Ablation], name: str, shot: Shot) -> dict[str, np.
 
 
 def test_switches_change_what_they_name(colorizer, labelled):
+    # The matcher goes by labels whatever attention is told.
+    colorizer = Colorizer(replace(colorizer.model, matcher=None))
     ways = ablations.ablations(colorizer, RAW)
     plain = colorizer.colorize(labelled, RAW)
     seen = made(ways, "correspondence", labelled)
@@ -317,6 +319,13 @@ def test_switches_change_what_they_name(colorizer, labelled):
     placed = made(ways, "positions", labelled)
     assert np.array_equal(placed["disjoint"], plain)
     assert not np.array_equal(placed["normal"], plain)
+
+
+def test_the_matcher_can_be_switched_off(colorizer, labelled):
+    seen = made(ablations.ablations(colorizer, RAW), "matcher", labelled)
+    assert np.array_equal(seen["on"], colorizer.colorize(labelled, RAW))
+    assert np.array_equal(seen["off"], Colorizer(replace(colorizer.model, matcher=None)).colorize(labelled, RAW))
+    assert not np.array_equal(seen["on"], seen["off"])
 
 
 def test_one_reference_has_no_other_to_be_blind_to(colorizer, labelled):
