@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 import record
 
-from timecolor.evaluate.protocols import PROTOCOLS, Selection, sources
+from timecolor.evaluate.protocols import Protocol, Selection, sources
 from timecolor.evaluate.run import Measures, Yardstick
 from timecolor.finish import Finisher
 from timecolor.matcher import STRIDE
 from timecolor.world import HELD_OUT_SEED, World
 
+PROTOCOLS: tuple[Protocol, ...] = ("start frame", "arbitrary frame", "multi-reference with labels")
 WORKING = 160  # short side, pixels
 WANTED = ("psnr", "painted_psnr", "segment_accuracy_10", "segment_area_10", "leak_rate")
 
@@ -34,13 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         fills = [drawn.render(t).fills for t in range(frames)]
         size = round(selection.width * WORKING / selection.height) // STRIDE, WORKING // STRIDE
         cells = [cv2.resize(f, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255 for f in fills]
-        for protocol in PROTOCOLS:
-            if protocol not in source.protocols or protocol not in (
-                "start frame",
-                "arbitrary frame",
-                "multi-reference with labels",
-            ):
-                continue
+        for protocol in (p for p in PROTOCOLS if p in source.protocols):
             case = source.case(protocol)
             labels = None if case.shot.labels is None else np.asarray(case.shot.labels.video[0:frames])
             finisher = Finisher.of(case.shot, () if labels is None else np.unique(labels).tolist())

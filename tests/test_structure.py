@@ -34,8 +34,8 @@ MAY_IMPORT = {
     "codec": "shapes geometry denoiser shot sketch",
     "propagation": "shapes",
     "analogy": "shapes sketch propagation",
-    "matching": "shapes denoiser matcher analogy",
     "finish": "shapes shot sketch propagation",
+    "matching": "shapes denoiser matcher analogy finish",
     # the façade
     "models": "shapes geometry denoiser toon matcher diffusion weights cogvideox codec propagation",
     "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation"

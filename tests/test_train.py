@@ -24,7 +24,7 @@ PARTS = ("clean", "sketch", "references", "bits", "character")
 
 
 def learn(preset: Preset, folder: Path, minutes: float | None = None) -> Iterator[Report]:
-    return train(Denoising(preset, CPU), preset, folder, minutes)
+    return train(Denoising(preset, CPU), folder, minutes)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -126,7 +126,7 @@ def test_a_batch_is_a_pure_function_of_preset_and_step():
 
 
 def test_worker_processes_make_the_same_batches():
-    here, there = list(loader(DEBUG, 1)), list(loader(replace(DEBUG, workers=1), 1))
+    here, there = (list(loader(Steps(DEBUG), replace(DEBUG, workers=n), 1)) for n in (0, 1))
     assert len(here) == len(there) == 3
     assert all(same(a, b) for a, b in zip(here, there, strict=True))
 

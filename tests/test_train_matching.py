@@ -8,8 +8,9 @@ import torch
 
 from timecolor import weights
 from timecolor.matcher import Matcher
+from timecolor.train.batches import loader
 from timecolor.train.loop import train
-from timecolor.train.matching import Matching, Pairs, loader, losses, make_pairs
+from timecolor.train.matching import Matching, Pairs, Steps, losses, make_pairs
 from timecolor.train.presets import PRESETS, MatcherPreset, Views
 from timecolor.world import HELD_OUT_SEED
 
@@ -27,11 +28,11 @@ def pairs(augment=False, seed=0, first=0, **changes) -> Pairs:
 
 
 def test_two_steps_and_two_resumed_equal_four(tmp_path):
-    whole = list(train(Matching(DEBUG, CPU), DEBUG, tmp_path / "whole"))
-    broken = train(Matching(DEBUG, CPU), DEBUG, tmp_path / "broken")
+    whole = list(train(Matching(DEBUG, CPU), tmp_path / "whole"))
+    broken = train(Matching(DEBUG, CPU), tmp_path / "broken")
     assert [next(broken).step for _ in range(3)] == [1, 2, 3]
     broken.close()
-    resumed = list(train(Matching(DEBUG, CPU), DEBUG, tmp_path / "broken"))
+    resumed = list(train(Matching(DEBUG, CPU), tmp_path / "broken"))
     assert [(r.step, r.loss) for r in resumed] == [(r.step, r.loss) for r in whole[2:]]
     assert {"loss", "found", "nothing"} <= whole[-1].held_out.keys()
     a, b = (weights.load_matcher(tmp_path / run / "matcher.safetensors") for run in ("whole", "broken"))
@@ -40,7 +41,7 @@ def test_two_steps_and_two_resumed_equal_four(tmp_path):
 
 
 def test_weights_to_start_from_must_fit(tmp_path):
-    list(train(Matching(DEBUG, CPU), replace(DEBUG, steps=1), tmp_path / "first"))
+    list(train(Matching(replace(DEBUG, steps=1), CPU), tmp_path / "first"))
     path = tmp_path / "first" / "matcher.safetensors"
     lesson = Matching(DEBUG, CPU)
     lesson.fill_in(path)
@@ -51,8 +52,7 @@ def test_weights_to_start_from_must_fit(tmp_path):
 
 
 def test_a_batch_is_a_pure_function_of_preset_and_step():
-    here = list(loader(DEBUG, 1))
-    there = list(loader(replace(DEBUG, workers=1), 1))
+    here, there = (list(loader(Steps(DEBUG), replace(DEBUG, workers=n), 1)) for n in (0, 1))
     assert len(here) == len(there) == 3
     assert all(same(a, b) for a, b in zip(here, there, strict=True))
     assert not same(here[0], here[1])
@@ -82,7 +82,6 @@ def test_labelled_scenes_ask_for_one_character_and_show_that_one():
         assert len(asked) == 1
         there = {(int(p) - 2) // 80 for p in theirs[shown].unique() if 2 <= p < 242}
         assert there == asked
-    assert torch.equal(batch.counted, batch.drawing[:, 1, 1::2, 1::2] > 0)
 
 
 def test_frames_show_the_place_too_and_cut_outs_do_not():

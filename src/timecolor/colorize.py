@@ -286,7 +286,7 @@ class Colorizer:
             yield Progress("matching", r + 1, len(pictures))
         sure = [analogy.NEVER if r in whole else analogy.SURE for r in range(len(found))]
         carrier = None
-        if self.model.matcher is not None and pictures:
+        if self.model.matcher is not None and not by_patches and len(whole) < len(pictures):
             on_paper = shot.labels is None and bare  # then the white around a sheet may be taken too
             carrier = Carrier(self.model.matcher, pictures, [picture.shown | on_paper for picture in pictures])
         finisher = Finisher.of(shot, drawings.labels, FinishOptions(options.lines, options.finish, options.palette))
@@ -310,9 +310,8 @@ class Colorizer:
                         if by_patches:
                             cells = analogy.taken(cells, [(one[at], most) for one, most in zip(found, sure, strict=True)])
                         elif carrier is not None:
-                            cells = carrier.recoloured(
-                                cells, propagation.ink(drawing), drawings.areas(at, whole), regions(drawing)
-                            )
+                            sought = drawings.areas(at, whole)
+                            cells = carrier.recoloured(cells, propagation.ink(drawing), sought, regions(drawing))
                         if self.model.draws_lines and options.lines != "model":
                             cells = _fills(cells, drawing)
                     flows = [_flows(picture, drawing, tracks[r][at]) for r, picture in whole.items()]
@@ -551,7 +550,7 @@ class _Drawings:
         sketch, labels = self.sketches[drawing], self._areas[drawing]
         if labels is None:
             every = tuple(range(len(self._shot.references)))
-            return [] if whole else [Area(np.ones(sketch.shape[:2], bool), every)]
+            return [Area(np.ones(sketch.shape[:2], bool), every)]
         of_label = {label: self._labels_of(label) for label in sorted(self.labels)}
         return [Area(labels == label, own) for label, own in of_label.items() if own and not any(r in whole for r in own)]
 

@@ -257,12 +257,7 @@ def palette_of(references: Sequence[Reference]) -> Palette:
         for colour, count in found:
             counts[colour] = max(counts.get(colour, 0), count)
     ranked = np.array(sorted(counts, key=lambda colour: (-counts[colour], colour)), np.uint8).reshape(-1, 3)
-    lab = _lab(ranked)
-    kept: list[int] = []
-    for i in range(len(ranked)):
-        if not kept or np.linalg.norm(lab[kept] - lab[i], axis=1).min() > 2:
-            kept.append(i)
-    return Palette(ranked[kept], complete)
+    return Palette(ranked[apart(to_lab(ranked), 2.0)], complete)
 
 
 def palettes_of(references: Sequence[Reference], labels: Labels, present: Iterable[int]) -> dict[int, Palette]:
@@ -278,7 +273,7 @@ def _uint8(image: np.ndarray) -> np.ndarray:
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _lab(colours: np.ndarray) -> np.ndarray:
+def to_lab(colours: np.ndarray) -> np.ndarray:
     """sRGB (..., 3), uint8 or in [0, 1] → CIE Lab, float32."""
     if not colours.size:
         return np.zeros(colours.shape, np.float32)
@@ -286,10 +281,19 @@ def _lab(colours: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(np.ascontiguousarray(scaled.reshape(-1, 1, 3)), cv2.COLOR_RGB2LAB).reshape(colours.shape)
 
 
+def apart(lab: np.ndarray, least: float) -> list[int]:
+    """Which of these colours (n, 3), first come first served, lie at least so far (CIE Lab) from all chosen before."""
+    chosen: list[int] = []
+    for i in range(len(lab)):
+        if not chosen or np.linalg.norm(lab[chosen] - lab[i], axis=1).min() > least:
+            chosen.append(i)
+    return chosen
+
+
 def _snap(colours: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Colours (n, 3) moved to the palette's nearest where that is near, and which found none: uint8 (n, 3), bool (n,)."""
     white = np.full((1, 3), 255, np.uint8)
-    lab, known = _lab(colours), _lab(np.concatenate([palette, white]))
+    lab, known = to_lab(colours), to_lab(np.concatenate([palette, white]))
     distance = np.linalg.norm(lab[:, None] - known[None], axis=2)
     # Paper that stays bare is in no palette; it must be very near to be meant.
     distance[:, -1] *= SNAP / SNAP_WHITE
@@ -342,8 +346,8 @@ def _flat_colours(reference: Reference) -> tuple[list[tuple[tuple[int, ...], int
     paint = small[(there > 0) & (cv2.dilate(lines, np.ones((3, 3), np.uint8)) < 40)]
     if not len(paint):
         return found, 0.0
-    known = _lab(np.array([colour for colour, _ in found], np.uint8))
-    near = np.linalg.norm(_lab(paint)[:, None] - known[None], axis=2).min(axis=1) < 3
+    known = to_lab(np.array([colour for colour, _ in found], np.uint8))
+    near = np.linalg.norm(to_lab(paint)[:, None] - known[None], axis=2).min(axis=1) < 3
     return found, float(near.mean())
 
 
@@ -355,7 +359,7 @@ def _on_black(image: np.ndarray) -> bool:
 
 def _peaks(colours: np.ndarray, counts: np.ndarray, smallest: float) -> list[tuple[tuple[int, ...], int]]:
     """Colours (k, 3), most frequent first, that stand alone with what compression scatters around them; gradients do not."""
-    lab = _lab(colours)
+    lab = to_lab(colours)
     left = np.ones(len(colours), bool)
     found: list[tuple[tuple[int, ...], int]] = []
     for i in range(len(colours)):
@@ -574,7 +578,7 @@ class _Cells:
         Others are open: their lines have gaps, or nobody drew what lies in them.
         """
         weight = self.share * self.deep
-        away = np.linalg.norm(_lab(self.colours).reshape(-1, 3)[self.cell] - _lab(found)[self.area], axis=1)
+        away = np.linalg.norm(to_lab(self.colours).reshape(-1, 3)[self.cell] - to_lab(found)[self.area], axis=1)
         near = np.bincount(self.area, weight * (away < NEAR), self.areas)
         size = np.bincount(self.area, self.share, self.areas)
         total = np.bincount(self.area, weight, self.areas)
@@ -675,7 +679,7 @@ class _Shading:
         area = np.full(rows * columns, -1, np.int64)
         area[cells.cell[inside]] = cells.area[inside]
         known = (area >= 0).reshape(rows, columns)
-        off = _lab(cells.colours) - _lab(self.flat)[area].reshape(rows, columns, 3)
+        off = to_lab(cells.colours) - to_lab(self.flat)[area].reshape(rows, columns, 3)
         off[~known] = 0
         count = _sum_3x3(known.astype(np.float32))
         slow = _sum_3x3(off) / np.maximum(count, 1)[..., None]

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from timecolor.analogy import view
 from timecolor.denoiser import Picture
+from timecolor.finish import apart, to_lab
 from timecolor.matcher import STRIDE, Matcher
 from timecolor.shapes import Bool, Float, Int, UInt8
 
@@ -53,11 +54,8 @@ class Carrier:
     ) -> Float[np.ndarray, "y x 3"]:
         """A model's colours of a drawing, in [0, 1], with those of the references in their place, at every `STRIDE`-th pixel.
 
-        lines: the drawing's, darkness. areas: none over another; without any, the colours as they are, since finer ones that
-        tell no more would only blur what the finish takes apart. regions: closed ones, by number.
+        lines: the drawing's, their darkness. areas: none over another. regions: closed ones, by number.
         """
-        if not areas:
-            return colours
         rows, columns = _at_places(regions).shape
         made = cv2.resize(colours.astype(np.float32), (columns, rows), interpolation=cv2.INTER_NEAREST)
         for area in areas:
@@ -106,7 +104,7 @@ class _Group:
             some = np.linspace(0, len(every) - 1, MOST_KEYS).round().astype(np.int64)
             described, every = described[some], every[some]
         shade, means = _shades(every)
-        shades = torch.from_numpy(means / 255).to(described.device)
+        shades = torch.from_numpy(means).to(described.device)
         share = F.one_hot(torch.from_numpy(shade), len(shades)).float() / len(every)
         return _Group(described, share.to(described.device), shades, _alike(shades, shades))
 
@@ -157,28 +155,22 @@ def _at_places(picture: np.ndarray) -> np.ndarray:
 
 def _alike(colours: Float[Tensor, "n 3"], others: Float[Tensor, "m 3"]) -> Float[Tensor, "n m"]:
     """How much colours in [0, 1] count as one another."""
-    a, b = (_lab(255 * x.cpu().numpy()) for x in (colours, others))
-    apart = ((a[:, None] - b[None]) ** 2).sum(axis=2)
-    return torch.from_numpy(np.exp(-apart / (2 * NEAR**2)).astype(np.float32)).to(colours.device)
-
-
-def _lab(colours: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    return cv2.cvtColor((colours / np.float32(255)).astype(np.float32).reshape(-1, 1, 3), cv2.COLOR_RGB2LAB).reshape(-1, 3)
+    a, b = (to_lab(x.cpu().numpy()) for x in (colours, others))
+    away = ((a[:, None] - b[None]) ** 2).sum(axis=2)
+    return torch.from_numpy(np.exp(-away / (2 * NEAR**2)).astype(np.float32)).to(colours.device)
 
 
 def _shades(colours: UInt8[np.ndarray, "n 3"]) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "m 3"]]:
-    """Which of at most `SHADES` shades each colour has, and what they are: the commonest that are apart, with what is near."""
+    """Which of at most `SHADES` shades each colour has; their means in [0, 1]. The commonest that are apart, with those near."""
     coarse = (colours >> 3).astype(np.int64) @ np.array([1 << 10, 1 << 5, 1])
     _, cell, counts = np.unique(coarse, return_inverse=True, return_counts=True)
 
     def means(group: np.ndarray, number: np.ndarray) -> np.ndarray:
         sums = [np.bincount(group, colours[:, channel], len(number)) for channel in range(3)]
-        return (np.stack(sums, axis=1) / number[:, None]).astype(np.float32)
+        return (np.stack(sums, axis=1) / number[:, None] / 255).astype(np.float32)
 
-    lab = _lab(means(cell, counts))
-    chosen: list[int] = []
-    for i in np.argsort(-counts, kind="stable").tolist():
-        if len(chosen) < SHADES and (not chosen or np.linalg.norm(lab[chosen] - lab[i], axis=1).min() > NEAR / 3):
-            chosen.append(i)
+    lab = to_lab(means(cell, counts))
+    ranked = np.argsort(-counts, kind="stable")
+    chosen = ranked[apart(lab[ranked], NEAR / 3)[:SHADES]]
     nearest = np.linalg.norm(lab[:, None] - lab[chosen][None], axis=2).argmin(axis=1)[cell]
     return nearest, means(nearest, np.bincount(nearest, minlength=len(chosen)))

@@ -233,7 +233,7 @@ def _changes(variant: Preset, preset: Preset, steps: int) -> list[str]:
 
 def _validated(variant: Preset, folder: Path, device: torch.device | None) -> dict[str, float]:
     """Train, or go on with, a run; its last validation."""
-    for _ in train(Denoising(variant, device or torch.device("cpu")), variant, folder):
+    for _ in train(Denoising(variant, device or torch.device("cpu")), folder):
         pass
     reports: list[dict[str, Any]] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return reports[-1]["held_out"]

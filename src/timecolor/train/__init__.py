@@ -1,1 +1,1 @@
-"""Training of the embedded denoiser: presets, batches made on the fly, one flat loop."""
+"""Training of the embedded networks: presets, batches made on the fly, one flat loop."""

@@ -59,7 +59,7 @@ def run(
     where, out = _device(device), out or Path("runs") / preset
     if embedded:
         changes = _given(steps=steps, seed=seed, workers=workers)
-        reports = train(lesson(chosen := replace(PRESETS[preset], **changes), where), chosen, out, minutes, init)
+        reports = train(_lesson(replace(PRESETS[preset], **changes), where), out, minutes, init)
     else:
         if data is None or base is None:
             raise ValueError(f"{preset} needs --data (a folder of `timecolor precompute`) and --base (the CogVideoX directory)")
@@ -76,7 +76,7 @@ def run(
             say(f"step {report.step}/{report.steps}  loss {report.loss:.4f}  {report.seconds:.0f} s{held_out}")
 
 
-def lesson(preset: Preset | MatcherPreset, device: torch.device) -> Lesson:
+def _lesson(preset: Preset | MatcherPreset, device: torch.device) -> Lesson:
     """What a preset of the embedded networks teaches."""
     return Denoising(preset, device) if isinstance(preset, Preset) else Matching(preset, device)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -17,11 +17,12 @@ from timecolor.geometry import Clip, Compression
 from timecolor.shapes import Float, Int
 from timecolor.shot import Reference
 from timecolor.sketch import extract_lines
-from timecolor.train.presets import Bucket, Preset
+from timecolor.train.presets import Bucket, Preset, Run, Views
 from timecolor.world import World, WorldShot
 
 WHOLE_FRAMES = 1  # references of a sample that hints are made of
 
+Sized = TypeVar("Sized", Bucket, Views)
 Protocol = Literal["start frame", "arbitrary frame", "multi-reference"]
 
 
@@ -55,8 +56,7 @@ class Steps(Dataset):
     def __getitem__(self, step: int) -> Batch:
         preset = self.preset
         rng = np.random.default_rng((preset.seed, step))
-        weights = np.array([b.weight for b in preset.buckets])
-        bucket = preset.buckets[rng.choice(len(weights), p=weights / weights.sum())]
+        bucket = by_weight(rng, preset.buckets)
         stage = next(s for s in preset.stages if step < s.until * preset.steps or s is preset.stages[-1])
         shares = np.array([stage.start_frame, stage.arbitrary_frame, stage.multi_reference])
         protocol: Protocol = ("start frame", "arbitrary frame", "multi-reference")[rng.choice(3, p=shares / shares.sum())]
@@ -66,11 +66,16 @@ class Steps(Dataset):
         return make_batch(preset, bucket, protocol, references, preset.seed, range(first, first + bucket.batch), augment=True)
 
 
-def loader(preset: Preset, start: int) -> DataLoader:
-    """Batches from step `start` on, in order, made ahead by worker processes."""
-    steps = Steps(preset)
+def by_weight(rng: np.random.Generator, kinds: Sequence[Sized]) -> Sized:
+    """One of them, each as often as its weight says."""
+    weights = np.array([kind.weight for kind in kinds])
+    return kinds[rng.choice(len(weights), p=weights / weights.sum())]
+
+
+def loader(steps: Dataset, preset: Run, start: int) -> DataLoader:
+    """Batches from step `start` on, in order, made ahead by worker processes. steps: the batch of each."""
     # Spawned, not forked: a child of a process whose thread pools run may wait for ever.
-    ahead = {"prefetch_factor": 4, "worker_init_fn": alone, "multiprocessing_context": "spawn"} if preset.workers else {}
+    ahead = {"prefetch_factor": 4, "worker_init_fn": _alone, "multiprocessing_context": "spawn"} if preset.workers else {}
     return DataLoader(steps, batch_size=None, sampler=range(start, preset.steps), num_workers=preset.workers, **ahead)
 
 
@@ -218,7 +223,7 @@ def _mirror(picture: Reference) -> Reference:
     return Reference(np.ascontiguousarray(picture.image[:, ::-1]), alpha, picture.role, picture.name)
 
 
-def alone(_worker: int) -> None:
+def _alone(_worker: int) -> None:
     """A worker uses one thread; the model has the others."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -13,7 +13,7 @@ from timecolor.denoiser import Conditions
 from timecolor.geometry import Grid
 from timecolor.layout import TokenLayout
 from timecolor.toon import Toon
-from timecolor.train.batches import Batch, Protocol, loader, make_batch
+from timecolor.train.batches import Batch, Protocol, Steps, loader, make_batch
 from timecolor.train.presets import Preset
 from timecolor.world import HELD_OUT_SEED
 
@@ -56,22 +56,18 @@ class Denoising:
 
     def batches(self, start: int) -> Iterable[Batch]:
         """See `batches.loader`."""
-        return loader(self.preset, start)
+        return loader(Steps(self.preset), self.preset, start)
 
-    def losses(self, batch: Batch, step: int) -> Tensor:
+    def losses(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Squared errors of the clean latents."""
-        generator = torch.Generator().manual_seed(self.preset.seed * 1_000_003 + step)
         prediction, clean = predict(self.model, batch, self.preset, generator, self.device)
         return diffusion.loss(prediction, clean)
 
-    @torch.no_grad()
-    def measured(self, average: dict[str, Tensor]) -> dict[str, float]:
-        """PSNR in dB of one-step colours by the averaged weights, over all pixels and over the characters' alone."""
+    def measured(self) -> dict[str, float]:
+        """PSNR in dB of one-step colours, over all pixels and over the characters' alone."""
         if self._validation is None:
             self._validation = _validation(self.preset)
         model, preset = self.model, self.preset
-        kept = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        model.load_state_dict(average)
         errors: dict[str, list[float]] = {}
         for protocol, batch in self._validation:
             prediction, clean = predict(model, batch, preset, torch.Generator().manual_seed(0), self.device, pure=True)
@@ -84,7 +80,6 @@ class Denoising:
                 total = weight.flatten(1).sum(1)
                 each = (square * weight).flatten(1).sum(1) / total.clamp(min=1e-6)
                 errors.setdefault(name, []).extend(each[total > 4].tolist())
-        model.load_state_dict(kept)
         return {k: round(-10 * float(torch.tensor(v).clamp(min=1e-9).log10().mean()), 2) for k, v in errors.items() if v}
 
     def save(self, path: Path, average: dict[str, Tensor], steps: int) -> None:

@@ -34,6 +34,11 @@ class Lesson(Protocol):
     name: str
 
     @property
+    def preset(self) -> Run:
+        """What decides the run."""
+        ...
+
+    @property
     def model(self) -> nn.Module:
         """The network, on its device."""
         ...
@@ -50,12 +55,12 @@ class Lesson(Protocol):
         """One for each step from `start` on, a pure function of preset and step."""
         ...
 
-    def losses(self, batch: Any, step: int) -> Tensor:
-        """For each sample, (b,)."""
+    def losses(self, batch: Any, generator: torch.Generator) -> Tensor:
+        """For each sample, (b,). generator: the step's own, on the CPU."""
         ...
 
-    def measured(self, average: dict[str, Tensor]) -> dict[str, float]:
-        """How the averaged weights do on held-out shots."""
+    def measured(self) -> dict[str, float]:
+        """How the network does on held-out shots."""
         ...
 
     def save(self, path: Path, average: dict[str, Tensor], steps: int) -> None:
@@ -63,14 +68,14 @@ class Lesson(Protocol):
         ...
 
 
-def train(lesson: Lesson, preset: Run, folder: Path, minutes: float | None = None, init: Path | None = None) -> Iterator[Report]:
-    """Run or resume a preset in `folder`: config.json, metrics.jsonl, checkpoints/last.safetensors, NAME.safetensors (EMA).
+def train(lesson: Lesson, folder: Path, minutes: float | None = None, init: Path | None = None) -> Iterator[Report]:
+    """Run or resume a lesson in `folder`: config.json, metrics.jsonl, checkpoints/last.safetensors, NAME.safetensors (EMA).
 
     minutes: stop with a checkpoint after this long (None = at the last step). init: weights to start a new run from; parts that
     they do not have start at random. Raises FloatingPointError where the loss is not finite, and ValueError where the folder
     holds a run of another preset or the weights are of another width.
     """
-    started = time.monotonic()
+    started, preset = time.monotonic(), lesson.preset
     _write_config(preset, folder)
     if init is not None:
         lesson.fill_in(init)
@@ -91,7 +96,7 @@ def train(lesson: Lesson, preset: Run, folder: Path, minutes: float | None = Non
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
         with autocast:
-            each = lesson.losses(batch, step)
+            each = lesson.losses(batch, torch.Generator().manual_seed(preset.seed * 1_000_003 + step))
         if not bool(torch.isfinite(each).all()):
             sample = int(each.isfinite().int().argmin())
             raise FloatingPointError(f"loss is not finite at step {step}, sample {sample}; lower the rate")
@@ -110,7 +115,7 @@ def train(lesson: Lesson, preset: Run, folder: Path, minutes: float | None = Non
         done = step + 1
         late = minutes is not None and time.monotonic() - started > minutes * 60
         last = done == preset.steps or late
-        held_out = lesson.measured(average) if done % preset.validate_every == 0 or last else None
+        held_out = _measured(lesson, average) if done % preset.validate_every == 0 or last else None
         if done % preset.log_every == 0 or last:
             seconds = time.monotonic() - since
             report = Report(done, preset.steps, float(torch.stack(losses).mean()), rate, seconds, held_out)
@@ -126,6 +131,16 @@ def train(lesson: Lesson, preset: Run, folder: Path, minutes: float | None = Non
             yield report
         if late:
             return
+
+
+@torch.no_grad()
+def _measured(lesson: Lesson, average: dict[str, Tensor]) -> dict[str, float]:
+    """The lesson's measures of the averaged weights."""
+    kept = {k: v.detach().clone() for k, v in lesson.model.state_dict().items()}
+    lesson.model.load_state_dict(average)
+    found = lesson.measured()
+    lesson.model.load_state_dict(kept)
+    return found
 
 
 def _pace(step: int, preset: Run) -> float:

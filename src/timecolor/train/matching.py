@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from timecolor import codec, propagation, weights
 from timecolor.analogy import view
@@ -18,27 +18,39 @@ from timecolor.geometry import Clip
 from timecolor.matcher import STRIDE, Matcher
 from timecolor.shapes import Bool, Float, UInt8
 from timecolor.shot import Reference
-from timecolor.train.batches import alone
+from timecolor.train.batches import by_weight, loader
 from timecolor.train.presets import MatcherPreset, Views
 from timecolor.world import HELD_OUT_SEED, World
 
+PLACES = np.s_[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]  # of a picture, that the matcher describes
+
 
 class Pairs(NamedTuple):
-    """A batch, at places of the matcher's stride but for what it reads.
+    """A batch.
 
-    drawing, references: darkness of lines and the area they are of, in [0, 1]. parts, theirs: palette indices of `world`, two to
-    a slot, below 2 = the place behind. counted: the places asked for. shown: where a reference shows anything.
+    drawing, references: darkness of lines, and the area that they are of and that is asked for or shown, in [0, 1]. parts,
+    theirs: palette indices of `world`, two to a slot, below 2 = the place behind, at the places that the matcher describes.
     """
 
     drawing: Float[Tensor, "b 2 h w"]
     parts: UInt8[Tensor, "b y x"]
-    counted: Bool[Tensor, "b y x"]
     references: Float[Tensor, "b r 2 h w"]
     theirs: UInt8[Tensor, "b r y x"]
-    shown: Bool[Tensor, "b r y x"]
+
+    @property
+    def counted(self) -> Bool[Tensor, "b y x"]:
+        """Places of the drawing that are asked for."""
+        return self.drawing[:, 1][PLACES] > 0
+
+    @property
+    def shown(self) -> Bool[Tensor, "b r y x"]:
+        """Places where a reference shows anything."""
+        return self.references[:, :, 1][PLACES] > 0
 
 
-class _Steps(Dataset[Pairs]):
+class Steps(Dataset):
+    """The batch of every training step."""
+
     def __init__(self, preset: MatcherPreset) -> None:
         self.preset = preset
 
@@ -48,16 +60,9 @@ class _Steps(Dataset[Pairs]):
     def __getitem__(self, step: int) -> Pairs:
         preset = self.preset
         rng = np.random.default_rng((preset.seed, step, 11))
-        weights = np.array([v.weight for v in preset.views])
-        views = preset.views[int(rng.choice(len(weights), p=weights / weights.sum()))]
+        views = by_weight(rng, preset.views)
         first = step * max(v.batch for v in preset.views)
         return make_pairs(preset, views, preset.seed, range(first, first + views.batch), augment=True)
-
-
-def loader(preset: MatcherPreset, start: int) -> DataLoader:
-    """Batches from step `start` on, in order, made ahead by worker processes."""
-    ahead = {"prefetch_factor": 4, "worker_init_fn": alone, "multiprocessing_context": "spawn"} if preset.workers else {}
-    return DataLoader(_Steps(preset), batch_size=None, sampler=range(start, preset.steps), num_workers=preset.workers, **ahead)
 
 
 def make_pairs(preset: MatcherPreset, views: Views, seed: int, indices: Sequence[int], augment: bool) -> Pairs:
@@ -80,47 +85,37 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
     large = World(seed=seed, height=2 * height, width=2 * width).shot(index)
     clip = Clip(1, height, width)
     lines = propagation.ink(frame.sketch)
+    area = np.ones((height, width), bool)
     kind = rng.random()
     found: list[tuple[Reference, np.ndarray]] = []
     if kind < preset.frames:
         other = large.render(int(rng.choice([t for t in range(shot.frames) if t != moment])))
         found = [(Reference(other.colour, role="frame"), other.parts)]
-        area = np.ones((height, width), bool)
-        counted = area
     elif kind < preset.frames + preset.labelled:
         present = [k for k in range(1, shot.characters + 1) if (frame.labels == k).sum() > 24]
         k = int(rng.choice(present)) if present else int(frame.labels[frame.labels > 0][0])
         area = frame.labels == k
-        lines, counted = view(lines, area), area
+        lines = view(lines, area)
         variants = rng.permutation(4)[: int(rng.integers(1, preset.references + 1))]
         found = [large.figure(k, int(v)) for v in variants]
     else:
-        area = np.ones((height, width), bool)
-        counted = area
         cast = rng.permutation(shot.characters)[: preset.references] + 1
         found = [large.figure(int(k), int(rng.integers(3))) for k in cast]
     seen = [_seen(reference, parts, clip, rng, augment) for reference, parts in found]
-    blank = (np.zeros((2, height, width), np.float32), np.zeros((height, width), np.uint8), np.zeros((height, width), bool))
+    blank = (np.zeros((2, height, width), np.float32), np.zeros((height, width), np.uint8))
     seen += [blank] * (preset.references - len(seen))
     drawing = np.stack([lines.astype(np.float32) / 255, area.astype(np.float32)])
     parts = frame.parts
     if augment and rng.random() < 0.5:
-        drawing, parts, counted = (np.ascontiguousarray(x[..., ::-1]) for x in (drawing, parts, counted))
-    places = np.s_[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
-    return (
-        torch.from_numpy(drawing),
-        torch.from_numpy(np.ascontiguousarray(parts[places])),
-        torch.from_numpy(np.ascontiguousarray(counted[places])),
-        torch.from_numpy(np.stack([s[0] for s in seen])),
-        torch.from_numpy(np.stack([s[1][places] for s in seen])),
-        torch.from_numpy(np.stack([s[2][places] for s in seen])),
-    )
+        drawing, parts = drawing[..., ::-1], parts[..., ::-1]
+    pictures, theirs = (np.stack(x) for x in zip(*seen, strict=True))
+    return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in (drawing, parts[PLACES], pictures, theirs[PLACES]))
 
 
 def _seen(
     reference: Reference, parts: np.ndarray, clip: Clip, rng: np.random.Generator, augment: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A reference as the matcher sees it at the working size, its parts and where it shows anything."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """A reference as the matcher sees it at the working size, and its parts."""
     image, alpha = reference.image, reference.alpha
     if augment and alpha is not None and rng.random() < 0.5:
         h, w = parts.shape
@@ -135,10 +130,8 @@ def _seen(
     picture = codec.letterbox(Reference(image, alpha, reference.role), clip)
     parts = cv2.resize(parts, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST)
     seen = np.stack([picture.lines.astype(np.float32) / 255, picture.shown.astype(np.float32)])
-    if augment and rng.random() < 0.5:
-        seen, parts, shown = (np.ascontiguousarray(x[..., ::-1]) for x in (seen, parts, picture.shown))
-        return seen, parts, shown
-    return seen, parts, picture.shown
+    mirrored = augment and rng.random() < 0.5
+    return (seen[..., ::-1], parts[..., ::-1]) if mirrored else (seen, parts)
 
 
 class Matching:
@@ -171,26 +164,23 @@ class Matching:
         return [muon, adamw]
 
     def batches(self, start: int) -> Iterable[Pairs]:
-        """See `loader`."""
-        return loader(self.preset, start)
+        """See `batches.loader`."""
+        return loader(Steps(self.preset), self.preset, start)
 
-    def losses(self, batch: Pairs, step: int) -> Tensor:
+    def losses(self, batch: Pairs, generator: torch.Generator) -> Tensor:
         """See `losses`."""
-        return losses(self.model, batch, self.preset, torch.Generator().manual_seed(step))[0]
+        return losses(self.model, batch, self.preset, generator)[0]
 
-    @torch.no_grad()
-    def measured(self, average: dict[str, Tensor]) -> dict[str, float]:
-        """On held-out shots: the loss, and the shares of places whose part, or "nothing", is likelier than all else together."""
+    def measured(self) -> dict[str, float]:
+        """The loss, and the shares of places whose part, or "nothing", is likelier than all else together."""
         preset = self.preset
         if self._validation is None:
             each = min(preset.views[0].batch, preset.validation_shots)
             edges = pairwise(range(0, preset.validation_shots + 1, each))
             self._validation = [make_pairs(preset, preset.views[0], HELD_OUT_SEED, range(a, b), False) for a, b in edges]
-        judge = Matcher(preset.model).to(self.device)
-        judge.load_state_dict(average)
         found: dict[str, list[float]] = {}
         for batch in self._validation:
-            each_loss, shares = losses(judge, batch, preset, torch.Generator().manual_seed(0))
+            each_loss, shares = losses(self.model, batch, preset, torch.Generator().manual_seed(0))
             for name, value in (("loss", each_loss.mean()), *shares.items()):
                 found.setdefault(name, []).append(float(value))
         return {name: round(float(np.nanmean(values)), 4) for name, values in found.items()}
@@ -206,24 +196,22 @@ def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset, generator: tor
     Half of the sample is of places as they come, half so that a small part counts nearly as much as a large one.
     """
     b, r = batch.references.shape[:2]
-    batch = Pairs(*(part.to(matcher.scale.device) for part in batch))
+    # What is drawn by chance is drawn where the batch is, so that every device sees the same.
+    at, shown = _sampled(batch, preset.queries, generator), batch.shown.flatten(1).float()
+    known = torch.multinomial(shown + 1e-6, min(preset.keys, shown.shape[1]), generator=generator)
+    asked = batch.parts.flatten(1).gather(1, at).long()[..., None]
+    parts, there = batch.theirs.flatten(1).gather(1, known).long(), shown.gather(1, known)
     pictures = torch.cat([batch.drawing, batch.references.flatten(0, 1)]).contiguous(memory_format=torch.channels_last)
+    pictures, at, known, asked, parts, there = (x.to(matcher.scale.device) for x in (pictures, at, known, asked, parts, there))
+
     described = matcher(pictures)
     own, theirs = described[:b].flatten(2), described[b:].unflatten(0, (b, r)).transpose(1, 2).flatten(2)
-    at = _sampled(batch, preset.queries, generator)
     queries = own.gather(2, at[:, None].expand(-1, own.shape[1], -1)).mT
-    asked = batch.parts.flatten(1).gather(1, at)
-    shown = batch.shown.flatten(1)
-    known = torch.multinomial(shown.float() + 1e-6, min(preset.keys, shown.shape[1]), generator=generator)
     keys = theirs.gather(2, known[:, None].expand(-1, theirs.shape[1], -1)).mT
-    there = shown.gather(1, known).float()
-    parts = batch.theirs.flatten(1).gather(1, known)
-    there = (there / there.sum(1, keepdim=True).clamp(min=1e-6)).float()
     fits, nothing = matcher.likeness(queries, keys)
     # Parts by number, so that one product sums over the places of each.
-    of_part = F.one_hot(parts.long(), 256).float() * there[..., None]
+    of_part = F.one_hot(parts, 256).float() * (there / there.sum(1, keepdim=True).clamp(min=1e-6))[..., None]
     by_part = fits @ of_part
-    asked = asked.long()[..., None]
     same, other = by_part.gather(2, asked)[..., 0], by_part.gather(2, asked ^ 1)[..., 0]
     held = of_part.amax(1) > 0
     toned = held.gather(1, asked[..., 0])

@@ -1,7 +1,7 @@
 """Presets: named, typed, few. A run writes the one it used into its folder."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from timecolor.correspondence import CellRule, Regime
 from timecolor.matcher import MatcherConfig
@@ -105,6 +105,16 @@ TOON = Preset()
 
 MATCHER = MatcherPreset()
 
+_BRIEF: dict[str, Any] = {
+    "steps": 4,
+    "warmup": 1,
+    "workers": 0,
+    "checkpoint_every": 2,
+    "log_every": 1,
+    "validate_every": 4,
+    "validation_shots": 2,
+}
+
 PRESETS: dict[str, Preset | MatcherPreset] = {
     "toon": TOON,
     # From weights that know all protocols (`--init`): no curriculum, a lower rate.
@@ -113,13 +123,7 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
         TOON,
         model=ToonConfig(width=64, layers=2, heads=2, hints=True),
         buckets=(Bucket(32, 48, 2, 2, 1.0),),
-        steps=4,
-        warmup=1,
-        workers=0,
-        checkpoint_every=2,
-        log_every=1,
-        validate_every=4,
-        validation_shots=2,
+        **_BRIEF,
     ),
     "matcher": MATCHER,
     "debug-matcher": replace(
@@ -128,13 +132,7 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
         views=(Views(32, 48, 2, 1.0),),
         queries=16,
         keys=64,
-        steps=4,
-        warmup=1,
-        workers=0,
-        checkpoint_every=2,
-        log_every=1,
-        validate_every=4,
-        validation_shots=2,
+        **_BRIEF,
     ),
 }
 
