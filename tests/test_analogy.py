@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
-from timecolor import analogy
-from timecolor.analogy import STRIDE, Carried, Patches, Source, carried, taken
+from timecolor.evaluate import analogy
+from timecolor.evaluate.analogy import STRIDE, Patches, Source
 
 RED, BLUE, GREEN = (200, 40, 40), (40, 40, 200), (40, 160, 60)
 
@@ -97,49 +99,20 @@ def test_a_reference_without_anything_in_it_gives_nothing():
 
 
 @pytest.mark.parametrize("size", [(96, 144), (97, 143)])
-def test_what_is_carried_has_a_place_every_stride_and_ends_with_its_area(size):
+def test_a_place_every_stride_at_any_size(size):
     fills, lines, known = figure(size=size)
-    there, nowhere = carried(fills, lines, known, False, [lines, lines], [known, np.zeros_like(known)])
+    found, error = Patches.of(Source(fills, lines, known, whole=False)).carried(lines, known)
     places = -(-size[0] // STRIDE), -(-size[1] // STRIDE)
-    assert there.colours.shape == (*places, 3)
-    assert there.error.shape == places
-    assert there.colours.dtype == np.uint8
-    assert np.isinf(nowhere.error).all()
-    assert right(there.colours.astype(int), there.error, (fills, lines, known)) > 0.95
-
-
-def test_colours_go_on_beyond_the_area_so_that_no_cell_at_its_rim_is_darkened():
-    fills, lines, known = figure()
-    one = next(carried(fills, lines, known, False, [lines], [known]))
-    assert one.colours.max(axis=2).min() > 100
+    assert found.shape == (*places, 3)
+    assert error.shape == places
+    assert right(found.astype(int), error, (fills, lines, known)) > 0.95
 
 
 def test_labels_tell_the_scale():
     assert analogy.expected_scale(4 * 100, 100) == 2
     assert analogy.expected_scale(0, 100) == 1
     large = figure(scale=1.4)
-    one = next(carried(*figure(scale=0.5, at=(40, 40)), False, [large[1]], [large[2]]))
-    assert right(one.colours.astype(int), one.error, large) > 0.85
-
-
-def field(colour, error, size=(4, 6)):
-    return Carried(np.full((*size, 3), colour, np.uint8), np.full(size, error, np.float16))
-
-
-def test_without_references_colours_stay_as_they_are():
-    colours = np.random.default_rng(0).random((2, 3, 3)).astype(np.float32)
-    assert taken(colours, []) is colours
-
-
-def test_a_sure_match_is_taken_an_unsure_one_is_not_and_in_between_it_is_mixed():
-    colours = np.full((2, 3, 3), 0.5, np.float32)
-    assert np.allclose(taken(colours, [(field(255, 0.0), 1.5)]), 1, atol=1e-3)
-    assert np.allclose(taken(colours, [(field(255, 5.0), 1.5)]), 0.5, atol=1e-3)
-    assert np.allclose(taken(colours, [(field(255, 1.5), 1.5)]), 0.75, atol=1e-3)
-    assert np.array_equal(taken(colours, [(field(255, np.inf), 1.5)]), np.full((4, 6, 3), 0.5, np.float32))
-
-
-def test_the_likest_counts_and_a_frame_that_is_likelier_keeps_a_cut_out_off():
-    colours = np.full((2, 3, 3), 0.5, np.float32)
-    assert np.allclose(taken(colours, [(field(255, 0.5), 9.0), (field(0, 0.1), 9.0)]), 0, atol=1e-3)
-    assert np.allclose(taken(colours, [(field(255, 0.5), 9.0), (field(0, 0.1), analogy.NEVER)]), 0.5, atol=1e-3)
+    small = Source(*figure(scale=0.5, at=(40, 40)), whole=False)
+    scale = analogy.expected_scale(int(large[2].sum()), int(small.known.sum()))
+    found, error = Patches.of(replace(small, scale=scale)).carried(large[1], large[2])
+    assert right(found.astype(int), error, large) > 0.8

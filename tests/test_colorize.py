@@ -12,7 +12,7 @@ from conftest import TINY, painted_image, sketch_clip, tiny_toon
 from safetensors.torch import load_file, save_file
 
 import timecolor
-from timecolor import analogy, codec, colorize, weights
+from timecolor import codec, colorize, weights
 from timecolor.colorize import READ_AT_ONCE, Cancelled, ColorizeOptions, Colorizer, Coloured, Progress
 from timecolor.geometry import Clip
 from timecolor.matching import Area, Carrier
@@ -474,22 +474,22 @@ def test_references_are_sought_only_in_the_areas_that_they_may_colour(hinted, as
     assert np.array_equal(right.mask, ~left.mask)
 
 
-def test_frames_are_left_to_hints_and_cut_outs_beside_them_need_labels_for_the_matcher(hinted, asked, monkeypatch):
-    by_patches, true = [], analogy.taken
-    monkeypatch.setattr(colorize.analogy, "taken", lambda cells, found: by_patches.append(found) or true(cells, found))
+def test_frames_alone_overrule_and_cut_outs_beside_them_are_sought(hinted, asked, monkeypatch):
+    overruled, true = [], Carrier.overruled
+    monkeypatch.setattr(Carrier, "overruled", lambda self, *given: overruled.append(given[2]) or true(self, *given))
     frame = Reference(cv2.resize(painted_image(0), (128, 96)), role="frame")
     sheet = replace(references(1)[0], role="character")
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame]))
     assert not asked
+    assert overruled == [(0,)]
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [sheet]))
     assert [area.references for area in asked[0]] == [(0,)]
     assert asked[0][0].mask.all()
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, sheet], Labels(halves(1, 96, 128))))
     assert [area.references for area in asked[1]] == [(1,)]
-    assert not by_patches
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, sheet]))
-    assert len(asked) == 2
-    assert [most for _, most in by_patches[0]] == [analogy.NEVER, analogy.SURE]
+    assert [area.references for area in asked[2]] == [(0, 1)]
+    assert len(overruled) == 1
 
 
 def test_a_held_drawing_is_sought_once(hinted, asked):

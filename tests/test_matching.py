@@ -7,10 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from timecolor import matching, weights
-from timecolor.analogy import view
 from timecolor.denoiser import Picture
+from timecolor.finish import Vote
 from timecolor.matcher import STRIDE, Matcher, MatcherConfig
 from timecolor.matching import Area, Carrier
+from timecolor.sketch import lines_in
 
 RED, BLUE, GREEN = (200, 40, 40), (40, 40, 200), (40, 160, 60)
 SMALL = MatcherConfig(widths=(8, 16), describe=8)
@@ -62,7 +63,7 @@ def recoloured(matcher, references, drawing, areas=None, own=GREY):
     _, lines, there = drawing
     everywhere = [Area(there, tuple(range(len(pictures))))]
     regions = np.zeros(lines.shape, np.int32)
-    made = Carrier(matcher, pictures, shown).recoloured(own, lines, everywhere if areas is None else areas, regions)
+    made = Carrier(matcher, pictures, shown).recoloured(own, lines, everywhere if areas is None else areas, regions).colours
     assert made.min() >= 0
     assert made.max() <= 1
     return made * 255
@@ -124,9 +125,9 @@ def test_what_is_found_does_not_depend_on_what_was_asked_before(small):
     shown, where = picture()
     (_, lines, area), (_, other, there) = figure(), figure(at=(90, 70))
     carrier, regions = Carrier(small, [shown], [where]), np.zeros((160, 240), np.int32)
-    first = carrier.recoloured(GREY, lines, [Area(area, (0,))], regions)
+    first = carrier.recoloured(GREY, lines, [Area(area, (0,))], regions).colours
     carrier.recoloured(GREY, other, [Area(there, (0,))], regions)
-    assert np.array_equal(first, carrier.recoloured(GREY, lines, [Area(area, (0,))], regions))
+    assert np.array_equal(first, carrier.recoloured(GREY, lines, [Area(area, (0,))], regions).colours)
 
 
 def test_shares_sum_to_one_with_nothing_and_do_not_depend_on_how_densely_a_reference_is_described(small):
@@ -138,7 +139,50 @@ def test_shares_sum_to_one_with_nothing_and_do_not_depend_on_how_densely_a_refer
     longer, _ = small.likeness(3 * queries, 5 * keys)
     torch.testing.assert_close(longer, fits)
     scale = small.scale.exp()
-    torch.testing.assert_close(fits, (scale * (F.normalize(queries, dim=2) @ F.normalize(keys, dim=2).mT - 1)).exp())
+    exact = (scale * (F.normalize(queries, dim=2) @ F.normalize(keys, dim=2).mT)).exp()
+    torch.testing.assert_close(fits / fits.amax(2, keepdim=True), exact / exact.amax(2, keepdim=True))
+    assert torch.maximum(fits.amax(2), nothing).allclose(torch.ones(1, 5))
+
+
+def test_an_area_is_described_as_the_piece_that_holds_it(small):
+    picture = torch.zeros(2, 96, 160)
+    picture[0, 20:60:5, 50:101:7], picture[1, 24:60, 52:100] = 1, 1
+    with torch.inference_mode():
+        found, piece = small.of_area(picture), small(picture[None, :, 8:76, 36:116])[0]
+    assert found.shape == (SMALL.describe, 48, 80)
+    torch.testing.assert_close(found[:, 4:38, 18:58], piece)
+    assert not found[:, :4].any()
+    assert not found[:, :, 58:].any()
+    assert not small.of_area(torch.zeros(2, 30, 41)).any()
+
+
+def test_what_is_found_in_a_picture_of_the_place_keeps_the_models_colours(embedded):
+    """Beside the same drawing as a place, a cut-out gets half of the belief."""
+    shown, where = picture()
+    drawing = figure()
+    regions, area = np.zeros((160, 240), np.int32), [Area(drawing[2], (0, 1))]
+    alone = Carrier(embedded, [shown, shown], [where, where]).recoloured(GREY, drawing[1], area, regions).votes[0]
+    beside = Carrier(embedded, [shown, shown], [where, where], {1}).recoloured(GREY, drawing[1], area, regions).votes[0]
+    assert np.allclose(2 * beside.shares.sum(axis=1), alone.shares.sum(axis=1), atol=1e-3)
+    place = Carrier(embedded, [shown, shown], [where, where], {0, 1}).recoloured(GREY, drawing[1], area, regions)
+    assert not place.votes
+    assert np.allclose(place.colours, 0.5)
+
+
+def test_frames_overrule_the_model_where_they_are_sure_and_it_is_unlikely(embedded):
+    shown, _ = picture()
+    fills, lines, there = figure(at=(100, 84))
+    everywhere = np.ones((160, 240), bool)
+    carrier = Carrier(embedded, [shown], [everywhere])
+    cells = cv2.resize(fills, (60, 40), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    inside = cv2.erode(there.astype(np.uint8), np.ones((9, 9), np.uint8))[2::4, 2::4] > 0
+    wrong = cells.copy()
+    wrong[inside] = (0.0, 1.0, 1.0)
+    mended = np.abs(carrier.overruled(wrong, lines, (0,)) - cells).max(axis=2) < 0.2
+    assert mended[inside].mean() > 0.6
+    kept = carrier.overruled(cells, lines, (0,))
+    assert (np.abs(kept - cells).max(axis=2) > 0.1).mean() < 0.03
+    assert carrier.overruled(cells, lines, ()) is cells
 
 
 def test_a_region_draws_its_places_together(monkeypatch):
@@ -150,9 +194,9 @@ def test_a_region_draws_its_places_together(monkeypatch):
 
 
 def settled(shades, shares, own=GREEN):
-    known = torch.from_numpy(np.array(shades, np.float32) / 255)
-    group = matching._Group(torch.zeros(1, 1), torch.zeros(1, len(shades)), known, matching._alike(known, known))
-    return group.settled(torch.tensor([shares]), torch.tensor([own]) / 255)[0].numpy() * 255
+    known = np.array(shades, np.float32) / 255
+    vote = Vote(np.ones((1, 1), bool), np.zeros((1, len(shades)), np.float32), known, matching._alike(known, known))
+    return vote.settled(np.array([shares], np.float32), np.array([own], np.float32) / 255)[0] * 255
 
 
 def test_near_shades_count_as_one_another():
@@ -184,7 +228,7 @@ def test_the_view_of_an_area_keeps_its_lines_and_those_at_its_rim():
     lines = np.full((160, 240), 255, np.uint8)
     area = np.zeros((160, 240), bool)
     area[40:80, 60:100] = True
-    seen = view(lines, area) > 0
+    seen = lines_in(lines, area) > 0
     assert seen[38:82, 58:102].all()
     assert not seen[:37].any()
 

@@ -30,16 +30,15 @@ MAY_IMPORT = {
     "weights": "rope toon matcher",
     "sampling": "shapes denoiser",
     # pictures
-    "sketch": "shot",
+    "sketch": "shapes shot",
     "codec": "shapes geometry denoiser shot sketch",
     "propagation": "shapes",
-    "analogy": "shapes sketch propagation",
     "finish": "shapes shot sketch propagation",
-    "matching": "shapes denoiser matcher analogy finish",
+    "matching": "shapes geometry denoiser matcher sketch finish",
     # the façade
     "models": "shapes geometry denoiser toon matcher diffusion weights cogvideox codec propagation",
     "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation"
-    " analogy matching",
+    " matching",
     # files
     "media": "shot",
     "shotfiles": "shot media",
@@ -47,9 +46,9 @@ MAY_IMPORT = {
     # made from nothing but the above, and knowing no files
     "world": "shapes shot",
     "train": "shapes geometry layout correspondence denoiser toon diffusion cogvideox weights"
-    " matcher analogy shot sketch codec propagation models media shotfiles world",
+    " matcher shot sketch codec propagation models media shotfiles world",
     "evaluate": "shapes geometry layout rope correspondence denoiser toon models weights shot sketch codec finish propagation"
-    " analogy matcher colorize media shotfiles world train",
+    " matcher colorize media shotfiles world train",
     # what people start
     "demo": "shot colorize media shotfiles world evaluate",
     "cli": "__init__ geometry shot sketch colorize media shotfiles train evaluate demo",

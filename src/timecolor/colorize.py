@@ -13,15 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timecolor import analogy, codec, models, propagation
-from timecolor.analogy import Carried
+from timecolor import codec, models, propagation
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Model, Picture, Work
 from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, regions
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
-from timecolor.matching import Area, Carrier
+from timecolor.matching import Area, Carrier, clip_of
 from timecolor.sampling import sample
 from timecolor.shot import Frames, Shot
 from timecolor.sketch import SketchStyle, extract_clip, require_line_art, without_lines
@@ -274,24 +273,21 @@ class Colorizer:
         pictures = [codec.letterbox(r, working, native, 255 if bare else 0) for r in shot.references]
         whole = {r: pictures[r] for r, reference in enumerate(shot.references) if reference.shows_frame(height, width)}
         tracks: dict[int, list[np.ndarray]] = {}
-        # Cut-outs beside a plate, without labels: the matcher tells badly what is in none of them, patches of lines better.
-        by_patches = self.model.matcher is not None and shot.labels is None and 0 < len(whole) < len(pictures)
-        found: list[list[Carried]] = []
         for r, picture in enumerate(pictures):
             yield Progress("matching", r, len(pictures))
             if r in whole:
                 tracks[r] = _track(picture, drawings.sketches)
-            if by_patches:
-                found.append(list(drawings.carried(picture, r in whole)))
             yield Progress("matching", r + 1, len(pictures))
-        sure = [analogy.NEVER if r in whole else analogy.SURE for r in range(len(found))]
+        fine, frames_only = clip_of(native), len(whole) == len(pictures)
         carrier = None
-        if self.model.matcher is not None and not by_patches and len(whole) < len(pictures):
+        if self.model.matcher is not None and pictures:
             on_paper = shot.labels is None and bare  # then the white around a sheet may be taken too
-            carrier = Carrier(self.model.matcher, pictures, [picture.shown | on_paper for picture in pictures])
+            seen = [codec.letterbox(r, fine, native, 255 if bare else 0) for r in shot.references]
+            shows = [picture.shown | on_paper for picture in seen]
+            carrier = Carrier(self.model.matcher, seen, shows, () if frames_only else whole)
         finisher = Finisher.of(shot, drawings.labels, FinishOptions(options.lines, options.finish, options.palette))
 
-        shown, held, cells = 0, -1, np.zeros((1, 1, 3), np.float32)
+        shown, held, cells, votes = 0, -1, np.zeros((1, 1, 3), np.float32), ()
         for first, stop, colours in self._sample(drawings, pictures, tracks, options):
             if isinstance(colours, Progress):
                 yield colours
@@ -307,15 +303,19 @@ class Colorizer:
                     drawing = drawings.sketches[at]
                     if at != held:
                         cells, held = colours[at - first], at
-                        if by_patches:
-                            cells = analogy.taken(cells, [(one[at], most) for one, most in zip(found, sure, strict=True)])
-                        elif carrier is not None:
-                            sought = drawings.areas(at, whole)
-                            cells = carrier.recoloured(cells, propagation.ink(drawing), sought, regions(drawing))
+                        if carrier is not None:
+                            large = codec.shrink(original[None], fine)[0]
+                            ink = propagation.ink(large)
+                            if frames_only and shot.labels is None:
+                                cells = carrier.overruled(cells, ink, tuple(whole))
+                            else:
+                                sought = _areas(shot, None if areas is None else areas[i], fine, whole)
+                                made = carrier.recoloured(cells, ink, sought, regions(large))
+                                cells, votes = made.colours, made.votes
                         if self.model.draws_lines and options.lines != "model":
                             cells = _fills(cells, drawing)
                     flows = [_flows(picture, drawing, tracks[r][at]) for r, picture in whole.items()]
-                    yield Coloured(shown + i, finisher(cells, original, None if areas is None else areas[i], flows))
+                    yield Coloured(shown + i, finisher(cells, original, None if areas is None else areas[i], flows, votes))
                     yield Progress("finishing", shown + i + 1, frames)
                 shown = until
 
@@ -545,20 +545,6 @@ class _Drawings:
         ids = torch.from_numpy(np.stack(known).astype(np.int64))
         return label_bits(ids, self._labels_of, self._compression, self._cells)[None]
 
-    def areas(self, drawing: int, whole: Collection[int]) -> list[Area]:
-        """What cut-outs may colour of one drawing. whole: those that show the whole frame, which hints follow better."""
-        sketch, labels = self.sketches[drawing], self._areas[drawing]
-        if labels is None:
-            every = tuple(range(len(self._shot.references)))
-            return [Area(np.ones(sketch.shape[:2], bool), every)]
-        of_label = {label: self._labels_of(label) for label in sorted(self.labels)}
-        return [Area(labels == label, own) for label, own in of_label.items() if own and not any(r in whole for r in own)]
-
-    def carried(self, picture: Picture, whole: bool) -> Iterator[Carried]:
-        """A reference carried onto every drawing by patches of its lines."""
-        lines = [propagation.ink(sketch) for sketch in self.sketches]
-        return analogy.carried(picture.fills, picture.lines, picture.shown, whole, lines, None)
-
     def _check_labels(self, new: set[int]) -> None:
         count = len(self._shot.references)
         for label in sorted(new):
@@ -572,6 +558,21 @@ class _Drawings:
 
     def _labels_of(self, label: int) -> tuple[int, ...]:
         return () if self._shot.labels is None else self._shot.labels.references_of(label)
+
+
+def _areas(shot: Shot, labels: np.ndarray | None, clip: Clip, whole: Collection[int]) -> list[Area]:
+    """What cut-outs may colour of a drawing, at a size. whole: references that show the frame, which hints follow better."""
+    if labels is None:
+        return [Area(np.ones((clip.height, clip.width), bool), tuple(range(len(shot.references))))]
+    assert shot.labels is not None
+    size = (clip.width, clip.height)
+    found = []
+    for label in np.unique(labels).tolist():
+        own = shot.labels.references_of(label)
+        if own and not any(r in whole for r in own):
+            mask = cv2.resize((labels == label).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+            found.append(Area(mask, own))
+    return found
 
 
 def _filled_up(items: list, compression: Compression) -> list:

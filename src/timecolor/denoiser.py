@@ -129,7 +129,7 @@ class Model(Protocol):
 
     @property
     def matcher(self) -> Matcher | None:
-        """The colours give way to those of the cut-outs that this, or `analogy`, finds in a drawing; None = they do not."""
+        """The colours give way to those of the references that this finds in a drawing; None = they do not."""
         ...
 
     def encode_sketch(self, frames: UInt8[np.ndarray, "t h w 3"]) -> Float[Tensor, "1 f c y x"]:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from timecolor.propagation import warp
+from timecolor.shapes import Bool, Float
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.sketch import reference_lines, without_lines
 
@@ -71,6 +72,10 @@ FLAT_ART = 0.15
 COMPLETE = 0.9
 # Up to this share of the frame, and if so much of it is so near to its colour (Lab), a region is closed, and of one flat colour.
 SMALL, MOSTLY, NEAR = 0.05, 0.6, 25.0
+# Up to this share of the frame a region takes one vote, where so much of it is known.
+VOTING, KNOWN = 0.01, 0.3
+# From what part of a vote on one colour is taken alone, below which it is mixed with the others; and how softly.
+SURE, SOFT = 0.3, 0.08
 
 
 def finish(
@@ -81,6 +86,7 @@ def finish(
     labels: np.ndarray | None = None,
     palettes: "Mapping[int, Palette] | None" = None,
     plates: Sequence["Plate"] = (),
+    votes: Sequence["Vote"] = (),
 ) -> np.ndarray:
     """The final frame, uint8 (h, w, 3).
 
@@ -88,6 +94,8 @@ def finish(
     palette: of all references, None = not known. labels: integers (h, w), None = none.
     palettes: label -> its palette; a region of a label named here snaps to that palette alone, any other to `palette`.
     plates: pictures that show the place; where the fills agree with one, its detail is taken.
+    votes: on the colours of small regions, which `colours` mixes with those around them; of areas that do not overlap, all of one
+    grid.
     """
     h, w = sketch.shape[:2]
     if options.lines == "model":
@@ -101,7 +109,8 @@ def finish(
     for mine, known in bound:
         painted[mine] = not len(known.colours)
     found, blur = cells.unmix(painted)
-    flat, sure = _uint8(found), np.zeros(cells.areas, bool)
+    sure = _voted(found, areas, votes)
+    flat = _uint8(found)
     for mine, known in bound:
         snapped, stray[mine] = _snap(flat[mine], known.colours)
         if known.complete:
@@ -134,6 +143,30 @@ class Palette:
 
     colours: np.ndarray
     complete: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vote:
+    """Which colours the places of an area may have.
+
+    at: bool (y, x), the area in a grid over the frame. shares: (n, m), how likely each of its places has each shade; what is
+    missing to 1 is none of them. shades: (m, 3), in [0, 1]. alike: (m, m), how much a shade counts as another.
+    """
+
+    at: Bool[np.ndarray, "y x"]
+    shares: Float[np.ndarray, "n m"]
+    shades: Float[np.ndarray, "m 3"]
+    alike: Float[np.ndarray, "m m"]
+
+    def settled(self, shares: Float[np.ndarray, "k m"], own: Float[np.ndarray, "k 3"]) -> Float[np.ndarray, "k 3"]:
+        """The colour that most of the shares are near to, or their mean where few are; for what is none of them, one's own."""
+        total = shares.sum(axis=1, keepdims=True).clip(1e-12)
+        near = shares @ self.alike
+        close = self.alike[near.argmax(axis=1)] * shares
+        likeliest = close @ self.shades / close.sum(axis=1, keepdims=True).clip(1e-12)
+        mean = shares @ self.shades / total
+        alone = 1 / (1 + np.exp((SURE - near.max(axis=1, keepdims=True) / total) / SOFT))
+        return own + total.clip(max=1) * (mean + alone * (likeliest - mean) - own)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,10 +224,12 @@ class Finisher:
         sketch: np.ndarray,
         labels: np.ndarray | None = None,
         flows: Sequence[Sequence[np.ndarray]] = (),
+        votes: Sequence[Vote] = (),
     ) -> np.ndarray:
         """`finish` with what is known of the shot. labels: the frame's, where the shot has any.
 
         flows: for each plate, float (y, x, 2) at any size, in pixels of that size, along which it may lie on this frame as well.
+        votes: as in `finish`.
         """
         size = sketch.shape[1::-1]
         carried = [
@@ -202,7 +237,7 @@ class Finisher:
             for plate, ways in zip(self.plates, flows, strict=False)
             for flow in ways
         ]
-        return finish(colours, sketch, self.options, self.palette, labels, self.palettes, [*self.plates, *carried])
+        return finish(colours, sketch, self.options, self.palette, labels, self.palettes, [*self.plates, *carried], votes)
 
 
 def _enlarged(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -533,20 +568,12 @@ class _Cells:
 
     @staticmethod
     def of(colours: np.ndarray, areas: np.ndarray) -> "_Cells":
-        """Count, run by run, the pixels that each cell shares with each region."""
-        (h, w), (rows, columns) = areas.shape, colours.shape[:2]
-        row = (np.arange(h) * 2 + 1) * rows // (2 * h)
-        column = (np.arange(w) * 2 + 1) * columns // (2 * w)
-        starts = np.ones((h, w), bool)
-        starts[:, 1:] = (areas[:, 1:] != areas[:, :-1]) | (column[1:] != column[:-1])
-        at = np.flatnonzero(starts)
-        count = int(areas.max()) + 1
-        key = (row[at // w] * columns + column[at % w]) * count + areas.ravel()[at]
-        keys, inverse = np.unique(key, return_inverse=True)
-        pixels = np.bincount(inverse, weights=np.diff(at, append=h * w))
+        """Cut a grid of colours along the regions."""
+        shape, count = (colours.shape[0], colours.shape[1]), int(areas.max()) + 1
+        keys, pixels = _overlaps(areas, shape)
         cell, area = keys // count, keys % count
         share = pixels / np.bincount(cell, pixels)[cell]
-        return _Cells(colours, cell, area, share, _neighbourhood(keys, count, share, (rows, columns)), count)
+        return _Cells(colours, cell, area, share, _neighbourhood(keys, count, share, shape), count)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sum of the entries' values (n, k) over each region, (areas, k)."""
@@ -632,6 +659,44 @@ class _Cells:
         bounds = np.searchsorted(self.area[order], np.arange(self.areas + 1))
         rest = (self.colours - self.explain(flat, blur)).astype(np.float32)
         return _Shading(self, flat, blur, rest, order, bounds)
+
+
+def _overlaps(areas: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels that each cell of a grid shares with each region: cell * regions + region, in order, and their number."""
+    (h, w), (rows, columns) = areas.shape, shape
+    row = (np.arange(h) * 2 + 1) * rows // (2 * h)
+    column = (np.arange(w) * 2 + 1) * columns // (2 * w)
+    starts = np.ones((h, w), bool)
+    starts[:, 1:] = (areas[:, 1:] != areas[:, :-1]) | (column[1:] != column[:-1])
+    at = np.flatnonzero(starts)
+    key = (row[at // w] * columns + column[at % w]) * (int(areas.max()) + 1) + areas.ravel()[at]
+    keys, inverse = np.unique(key, return_inverse=True)
+    return keys, np.bincount(inverse, weights=np.diff(at, append=h * w))
+
+
+def _voted(found: np.ndarray, areas: np.ndarray, votes: Sequence[Vote]) -> np.ndarray:
+    """Give the small regions whose places vote the colour that they vote for; which regions, bool (areas,)."""
+    decided = np.zeros(len(found), bool)
+    if not votes:
+        return decided
+    shape = votes[0].at.shape
+    keys, pixels = _overlaps(areas, (shape[0], shape[1]))
+    place, area = keys // len(found), keys % len(found)
+    size = np.bincount(area, pixels, len(found))
+    small = size <= VOTING * areas.size
+    for vote in votes:
+        number = np.cumsum(vote.at).reshape(-1) - 1
+        mine = vote.at.reshape(-1)[place] & small[area]
+        weight, regions, shares = pixels[mine], area[mine], vote.shares[number[place[mine]]]
+        voters = np.bincount(regions, weight, len(found))
+        chosen = np.flatnonzero(voters > size / 2)
+        of = np.stack([np.bincount(regions, weight * column, len(found))[chosen] for column in shares.T], axis=1)
+        of = of / voters[chosen, None]
+        known = of.sum(axis=1) >= KNOWN
+        chosen = chosen[known]
+        found[chosen] = vote.settled(of[known], found[chosen])
+        decided[chosen] = True
+    return decided
 
 
 def _neighbourhood(keys: np.ndarray, count: int, share: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from timecolor.shapes import Float
 
 STRIDE = 2  # pixels to a described place
+AROUND = 16  # pixels around an area that are looked at too; a multiple of the stride
 INPUTS = 2  # lines, and the area that they are of
 
 
@@ -60,16 +61,33 @@ class Matcher(nn.Module):
             x = join(beside + F.interpolate(up(x), size=beside.shape[-2:], mode="bilinear"))
         return self.head(x)
 
+    def of_area(self, picture: Float[Tensor, "2 h w"]) -> Float[Tensor, "d y x"]:
+        """Descriptions of one picture, worked out where its area lies; 0 elsewhere."""
+        h, w = picture.shape[1:]
+        found = picture.new_zeros(self.config.describe, -(-h // STRIDE), -(-w // STRIDE))
+        at = picture[1].nonzero()
+        if len(at):
+            low = (at.amin(0) - AROUND).clamp(min=0) // STRIDE * STRIDE
+            y, x = low.tolist()
+            y1, x1 = (at.amax(0) + 1 + AROUND).tolist()
+            here = self(picture[None, :, y:y1, x:x1])[0]
+            rows, columns = here.shape[1:]
+            found = F.pad(
+                here, (x // STRIDE, found.shape[2] - x // STRIDE - columns, y // STRIDE, found.shape[1] - y // STRIDE - rows)
+            )
+        return found
+
     def likeness(self, queries: Float[Tensor, "b q d"], keys: Float[Tensor, "b k d"]) -> tuple[Tensor, Tensor]:
-        """How like each place is to each of a reference's (b q k), and to none of them (b q).
+        """How like each place is to each of a reference's (b q k), and to none of them (b q), against the likest, which has 1.
 
         A reference's mean over its places is to be compared with "none", so that it does not matter how densely it is described.
         """
         with torch.autocast(queries.device.type, enabled=False):
             queries, keys = F.normalize(queries.float(), dim=2), F.normalize(keys.float(), dim=2)
             scale, nothing = self.scale.float().exp(), F.normalize(self.nothing.float(), dim=0)
-            fits = (scale * (queries @ keys.mT - 1)).exp()
-            return fits, (scale * (queries @ nothing - 1) + self.nothing_bias.float()).exp()
+            fits, none = scale * (queries @ keys.mT), scale * (queries @ nothing) + self.nothing_bias.float()
+            most = torch.maximum(fits.amax(2), none).detach()
+            return (fits - most[..., None]).exp(), (none - most).exp()
 
 
 class _Conv(nn.Module):

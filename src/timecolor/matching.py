@@ -3,7 +3,7 @@
 Not in the TimeColor paper. The embedded model's colours give way to these.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -12,19 +12,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from timecolor.analogy import view
 from timecolor.denoiser import Picture
-from timecolor.finish import apart, to_lab
+from timecolor.finish import Vote, apart, to_lab
+from timecolor.geometry import Clip
 from timecolor.matcher import STRIDE, Matcher
 from timecolor.shapes import Bool, Float, Int, UInt8
+from timecolor.sketch import lines_in
 
+SHORT_SIDE = 240  # pixels, of what the matcher looks at
 NEAR = 10.0  # CIE Lab distance over which colours count as one another's
 SHADES = 64  # colours that a group of references is told apart by
 MOST_KEYS = 4096  # places of a group that are looked at
 QUERIES = 1024  # places of a drawing compared at once
-POOLED = 0.5  # how much what a closed region agrees on counts, against what each of its places says
-# From what part of the references' share on one colour is taken alone, below which it is mixed with the others; and how softly.
-SURE, SOFT = 0.25, 0.08
+# Whole frames overrule the model where they are so sure of a colour, and hold the model's for so unlikely.
+LIKELY, UNLIKELY = 0.7, 0.05
+POOLED = 0.3  # how much what a closed region agrees on counts, against what each of its places says
+
+
+def clip_of(shot: Clip) -> Clip:
+    """The size at which the matcher looks at a shot and its references."""
+    scale = SHORT_SIDE / min(shot.height, shot.width)
+    return Clip(shot.frames, round(shot.height * scale), round(shot.width * scale))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,14 +43,29 @@ class Area:
     references: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Recoloured:
+    """A drawing's colours in [0, 1] at every `STRIDE`-th pixel, and what its areas were asked."""
+
+    colours: Float[np.ndarray, "y x 3"]
+    votes: Sequence[Vote]
+
+
 class Carrier:
     """Carries a shot's references onto its drawings. What a group of references looks like is worked out once.
 
-    pictures: at the working size. shown: bool (h, w) each, where they may be taken from.
+    pictures: at the size of `clip_of`. shown: bool (h, w) each, where they may be taken from. behind: those that show the place;
+    what is in them keeps the model's colours, which know where in the place it is.
     """
 
-    def __init__(self, matcher: Matcher, pictures: Sequence[Picture], shown: Sequence[Bool[np.ndarray, "h w"]]) -> None:
-        self._matcher, self._pictures, self._shown = matcher, pictures, shown
+    def __init__(
+        self,
+        matcher: Matcher,
+        pictures: Sequence[Picture],
+        shown: Sequence[Bool[np.ndarray, "h w"]],
+        behind: Collection[int] = (),
+    ) -> None:
+        self._matcher, self._pictures, self._shown, self._behind = matcher, pictures, shown, behind
         self._groups: dict[tuple[int, ...], _Group | None] = {}
 
     def recoloured(
@@ -51,30 +74,53 @@ class Carrier:
         lines: UInt8[np.ndarray, "h w"],
         areas: Sequence[Area],
         regions: Int[np.ndarray, "h w"],
-    ) -> Float[np.ndarray, "y x 3"]:
-        """A model's colours of a drawing, in [0, 1], with those of the references in their place, at every `STRIDE`-th pixel.
+    ) -> Recoloured:
+        """A model's colours of a drawing, in [0, 1], with those of the references in their place.
 
         lines: the drawing's, their darkness. areas: none over another. regions: closed ones, by number.
         """
         rows, columns = _at_places(regions).shape
         made = cv2.resize(colours.astype(np.float32), (columns, rows), interpolation=cv2.INTER_NEAREST)
+        votes = []
         for area in areas:
             group = self._group(area.references)
             at = _at_places(area.mask)
             if group is None or not at.any():
                 continue
-            own = lines if area.mask.all() else view(lines, area.mask)
+            own = lines if area.mask.all() else lines_in(lines, area.mask)
             shares = group.shares(self._matcher, _described(self._matcher, own, area.mask)[:, at].T)
-            shares = _pooled(shares, _at_places(regions)[at])
-            made[at] = group.settled(shares, torch.from_numpy(made[at]).to(shares.device)).cpu().numpy()
-        return made
+            vote = Vote(at, shares.cpu().numpy(), group.shades, group.alike)
+            made[at] = vote.settled(_pooled(shares, _at_places(regions)[at]).cpu().numpy(), made[at])
+            votes.append(vote)
+        return Recoloured(made, votes)
+
+    def overruled(
+        self, colours: Float[np.ndarray, "n m 3"], lines: UInt8[np.ndarray, "h w"], references: tuple[int, ...]
+    ) -> Float[np.ndarray, "n m 3"]:
+        """A model's colours of a drawing, in [0, 1], but where whole frames are sure of others.
+
+        lines: the drawing's, their darkness.
+        """
+        group = self._group(references)
+        if group is None:
+            return colours
+        n, m = colours.shape[:2]
+        described = _described(self._matcher, lines, np.ones(lines.shape, bool))
+        y, x = ((np.arange(k) * 2 + 1) * size // (2 * k) for k, size in ((n, described.shape[1]), (m, described.shape[2])))
+        shares = group.shares(self._matcher, described[:, y[:, None], x].flatten(1).T).cpu().numpy()
+        own = colours.reshape(-1, 3).astype(np.float32)
+        vote = Vote(np.ones((n, m), bool), shares, group.shades, group.alike)
+        sure = (shares @ group.alike).max(axis=1) >= LIKELY
+        doubted = (shares * _alike(own, group.shades)).sum(axis=1) <= UNLIKELY
+        return np.where((sure & doubted)[:, None], vote.settled(shares, own), own).reshape(colours.shape)
 
     def _group(self, references: tuple[int, ...]) -> "_Group | None":
         if references not in self._groups:
             usable = [r for r in references if _at_places(self._shown[r]).any()]
             group = None
-            if usable:
-                group = _Group.of(self._matcher, [self._pictures[r] for r in usable], [self._shown[r] for r in usable])
+            if any(r not in self._behind for r in usable):
+                seen = [(self._pictures[r], self._shown[r], r in self._behind) for r in usable]
+                group = _Group.of(self._matcher, seen)
             self._groups[references] = group
         return self._groups[references]
 
@@ -83,49 +129,42 @@ class Carrier:
 class _Group:
     """References that are looked at together.
 
-    keys: (k, d), described places. shade: (k, m), which of the group's shades each has, summing to 1 in all. shades: (m, 3), in
-    [0, 1]. alike: (m, m), how much a shade counts as another.
+    keys: (k, d), described places. shade: (k, m + 1), which of the group's shades each has, the last for what is behind; all
+    sum to 1. shades: (m, 3), in [0, 1]. alike: (m, m), how much a shade counts as another.
     """
 
     keys: Tensor
     shade: Tensor
-    shades: Tensor
-    alike: Tensor
+    shades: Float[np.ndarray, "m 3"]
+    alike: Float[np.ndarray, "m m"]
 
     @staticmethod
-    def of(matcher: Matcher, pictures: Sequence[Picture], shown: Sequence[np.ndarray]) -> "_Group":
-        keys, colours = [], []
-        for picture, known in zip(pictures, shown, strict=True):
-            at = _at_places(known)
-            keys.append(_described(matcher, picture.lines, known)[:, at].T)
-            colours.append(_at_places(picture.fills)[at])
-        described, every = torch.cat(keys), np.concatenate(colours)
-        if len(every) > MOST_KEYS:
-            some = np.linspace(0, len(every) - 1, MOST_KEYS).round().astype(np.int64)
-            described, every = described[some], every[some]
-        shade, means = _shades(every)
-        shades = torch.from_numpy(means).to(described.device)
-        share = F.one_hot(torch.from_numpy(shade), len(shades)).float() / len(every)
+    def of(matcher: Matcher, seen: Sequence[tuple[Picture, np.ndarray, bool]]) -> "_Group":
+        """seen: pictures, where they may be taken from, and whether they show what is behind."""
+        places = [_at_places(known) for _, known, _ in seen]
+        dense = min(1.0, MOST_KEYS / sum(int(at.sum()) for at in places))
+        keys, colours, behind = [], [], []
+        for (picture, known, place), at in zip(seen, places, strict=True):
+            # Of each picture as many as of any other of its size, so that their order does not matter.
+            some = np.linspace(0, at.sum() - 1, max(1, round(dense * at.sum()))).round().astype(np.int64)
+            keys.append(_described(matcher, picture.lines, known)[:, at].T[some])
+            colours.append(_at_places(picture.fills)[at][some])
+            behind.append(np.full(len(some), place))
+        described, every, back = torch.cat(keys), np.concatenate(colours), np.concatenate(behind)
+        shade, shades = np.full(len(every), -1), np.zeros((0, 3), np.float32)
+        shade[~back], shades = _shades(every[~back])
+        share = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float() / len(every)
         return _Group(described, share.to(described.device), shades, _alike(shades, shades))
 
     def shares(self, matcher: Matcher, queries: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
-        """How likely each place has each shade; what is missing to 1 is in none of the references."""
+        """How likely each place has each shade; what is missing to 1 is behind, or in none of the references."""
         found = []
         with torch.inference_mode():
             for part in queries.split(QUERIES):
                 fits, nothing = matcher.likeness(part[None], self.keys[None])
                 by_shade = fits[0] @ self.shade
-                found.append(by_shade / (by_shade.sum(1, keepdim=True) + nothing[0, :, None]))
+                found.append(by_shade[:, :-1] / (by_shade.sum(1, keepdim=True) + nothing[0, :, None]))
         return torch.cat(found)
-
-    def settled(self, shares: Float[Tensor, "n m"], own: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """The colour that most of the shares are near to, or their mean where few are; for what is in no reference, one's own."""
-        total = shares.sum(1, keepdim=True).clamp(min=1e-12)
-        most, best = (shares @ self.alike).max(1, keepdim=True)
-        near = self.alike[best[:, 0]] * shares
-        likeliest = near @ self.shades / near.sum(1, keepdim=True).clamp(min=1e-12)
-        mixed = torch.lerp(shares @ self.shades / total, likeliest, torch.sigmoid((most / total - SURE) / SOFT))
-        return own.lerp(mixed, total.clamp(max=1))
 
 
 def _pooled(shares: Float[Tensor, "n m"], region: Int[np.ndarray, " n"]) -> Float[Tensor, "n m"]:
@@ -141,9 +180,9 @@ def _pooled(shares: Float[Tensor, "n m"], region: Int[np.ndarray, " n"]) -> Floa
 
 def _described(matcher: Matcher, lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> Float[Tensor, "d y x"]:
     first = next(matcher.parameters())
-    seen = torch.from_numpy(np.stack([lines.astype(np.float32) / 255, area.astype(np.float32)]))[None]
+    seen = torch.from_numpy(np.stack([lines.astype(np.float32) / 255, area.astype(np.float32)]))
     with torch.inference_mode():
-        return matcher(seen.to(first.device, first.dtype))[0].float()
+        return matcher.of_area(seen.to(first.device, first.dtype)).float()
 
 
 def _at_places(picture: np.ndarray) -> np.ndarray:
@@ -153,11 +192,10 @@ def _at_places(picture: np.ndarray) -> np.ndarray:
     return picture[y[:, None], x]
 
 
-def _alike(colours: Float[Tensor, "n 3"], others: Float[Tensor, "m 3"]) -> Float[Tensor, "n m"]:
+def _alike(colours: Float[np.ndarray, "n 3"], others: Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "n m"]:
     """How much colours in [0, 1] count as one another."""
-    a, b = (to_lab(x.cpu().numpy()) for x in (colours, others))
-    away = ((a[:, None] - b[None]) ** 2).sum(axis=2)
-    return torch.from_numpy(np.exp(-away / (2 * NEAR**2)).astype(np.float32)).to(colours.device)
+    away = ((to_lab(colours)[:, None] - to_lab(others)[None]) ** 2).sum(axis=2)
+    return np.exp(-away / (2 * NEAR**2)).astype(np.float32)
 
 
 def _shades(colours: UInt8[np.ndarray, "n 3"]) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "m 3"]]:

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
+from timecolor.shapes import Bool, UInt8
 from timecolor.shot import Frames
 
 SketchStyle = Literal["clean", "drawn", "soft", "thick", "extracted"]
@@ -64,6 +65,12 @@ def extract_lines(frame: np.ndarray, style: SketchStyle = "clean", binarise: boo
 def extract_clip(frames: np.ndarray, style: SketchStyle = "clean", binarise: bool = False) -> np.ndarray:
     """`extract_lines` of every frame: uint8 (t, h, w, 3) → uint8 (t, h, w, 3)."""
     return np.stack([extract_lines(frame, style, binarise) for frame in frames])
+
+
+def lines_in(lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """The lines that belong to an area: its own, with those at its rim."""
+    reach = max(1, round(min(lines.shape) / 80))
+    return lines * cv2.dilate(area.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
 
 
 def require_line_art(frames: Frames, name: str) -> None:

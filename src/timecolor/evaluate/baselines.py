@@ -16,12 +16,13 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
-from timecolor import analogy, codec, finish, propagation
+from timecolor import codec, finish, propagation
+from timecolor.evaluate import analogy
 from timecolor.finish import Finisher, FinishOptions
 from timecolor.geometry import Clip, Compression
 from timecolor.shapes import Bool, UInt8
 from timecolor.shot import Reference, Shot
-from timecolor.sketch import without_lines
+from timecolor.sketch import lines_in, without_lines
 
 BaselineName = Literal["copy", "flow", "analogy", "segments", "paste"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
@@ -210,7 +211,7 @@ class _Scene:
 
     def view(self, drawing: _Drawing, picture: _Picture) -> UInt8[np.ndarray, "h w"]:
         """The ink that belongs to what a picture may colour: lines of its areas, with those at their rim."""
-        return drawing.ink if drawing.areas is None else analogy.view(drawing.ink, self.area(drawing, picture))
+        return drawing.ink if drawing.areas is None else lines_in(drawing.ink, self.area(drawing, picture))
 
 
 def _alike(areas: np.ndarray | None, others: np.ndarray | None) -> bool:

@@ -13,16 +13,17 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from timecolor import codec, propagation, weights
-from timecolor.analogy import view
 from timecolor.geometry import Clip
 from timecolor.matcher import STRIDE, Matcher
 from timecolor.shapes import Bool, Float, UInt8
 from timecolor.shot import Reference
+from timecolor.sketch import SketchStyle, extract_lines, lines_in
 from timecolor.train.batches import by_weight, loader
 from timecolor.train.presets import MatcherPreset, Views
 from timecolor.world import HELD_OUT_SEED, World
 
 PLACES = np.s_[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]  # of a picture, that the matcher describes
+STYLES: tuple[SketchStyle, ...] = ("clean", "drawn", "soft", "thick", "extracted")  # of lines taken from a coloured drawing
 
 
 class Pairs(NamedTuple):
@@ -84,7 +85,12 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
         index += 1_000_000_007
     large = World(seed=seed, height=2 * height, width=2 * width).shot(index)
     clip = Clip(1, height, width)
-    lines = propagation.ink(frame.sketch)
+    sketch = frame.sketch
+    if augment and rng.random() < preset.extracted:
+        style = STYLES[int(rng.integers(len(STYLES)))]
+        sketch = extract_lines(large.render(moment).colour, style, binarise=bool(rng.random() < 0.7))
+        sketch = cv2.resize(sketch, (width, height), interpolation=cv2.INTER_AREA)
+    lines = propagation.ink(sketch)
     area = np.ones((height, width), bool)
     kind = rng.random()
     found: list[tuple[Reference, np.ndarray]] = []
@@ -95,12 +101,16 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
         present = [k for k in range(1, shot.characters + 1) if (frame.labels == k).sum() > 24]
         k = int(rng.choice(present)) if present else int(frame.labels[frame.labels > 0][0])
         area = frame.labels == k
-        lines = view(lines, area)
+        lines = lines_in(lines, area)
         variants = rng.permutation(4)[: int(rng.integers(1, preset.references + 1))]
         found = [large.figure(k, int(v)) for v in variants]
     else:
-        cast = rng.permutation(shot.characters)[: preset.references] + 1
+        plate = rng.random() < preset.plates
+        cast = rng.permutation(shot.characters)[: preset.references - plate] + 1
         found = [large.figure(int(k), int(rng.integers(3))) for k in cast]
+        if plate:
+            behind = large.plate(int(rng.integers(shot.frames)))
+            found.append((Reference(behind, role="background"), np.zeros(behind.shape[:2], np.uint8)))
     seen = [_seen(reference, parts, clip, rng, augment) for reference, parts in found]
     blank = (np.zeros((2, height, width), np.float32), np.zeros((height, width), np.uint8))
     seen += [blank] * (preset.references - len(seen))
@@ -201,10 +211,10 @@ def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset, generator: tor
     known = torch.multinomial(shown + 1e-6, min(preset.keys, shown.shape[1]), generator=generator)
     asked = batch.parts.flatten(1).gather(1, at).long()[..., None]
     parts, there = batch.theirs.flatten(1).gather(1, known).long(), shown.gather(1, known)
-    pictures = torch.cat([batch.drawing, batch.references.flatten(0, 1)]).contiguous(memory_format=torch.channels_last)
+    pictures = torch.cat([batch.drawing, batch.references.flatten(0, 1)])
     pictures, at, known, asked, parts, there = (x.to(matcher.scale.device) for x in (pictures, at, known, asked, parts, there))
 
-    described = matcher(pictures)
+    described = torch.stack([matcher.of_area(picture) for picture in pictures])
     own, theirs = described[:b].flatten(2), described[b:].unflatten(0, (b, r)).transpose(1, 2).flatten(2)
     queries = own.gather(2, at[:, None].expand(-1, own.shape[1], -1)).mT
     keys = theirs.gather(2, known[:, None].expand(-1, theirs.shape[1], -1)).mT

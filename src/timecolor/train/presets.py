@@ -85,7 +85,8 @@ class MatcherPreset(Run):
     """All that decides a run of the matcher.
 
     frames, labelled: shares of scenes whose references are another frame, or cut-outs with labels; the others have cut-outs
-    and no labels. references: of a scene, at most. queries, keys: places of a drawing and of its references that are compared.
+    and no labels, and `plates` of these the place behind too. extracted: share of drawings that are taken from the coloured one,
+    as films' are. references: of a scene, at most. queries, keys: places of a drawing and of its references that are compared.
     tone: weight of light and shade beside the part.
     """
 
@@ -95,6 +96,8 @@ class MatcherPreset(Run):
     views: tuple[Views, ...] = (Views(96, 144, 16, 0.6), Views(160, 240, 8, 0.4))
     frames: float = 0.25
     labelled: float = 0.5
+    plates: float = 0.5
+    extracted: float = 0.2
     references: int = 2
     queries: int = 192
     keys: int = 2048
@@ -126,6 +129,17 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
         **_BRIEF,
     ),
     "matcher": MATCHER,
+    # From weights that know parts at a small size: the size at which the matcher is used.
+    "matcher-further": replace(
+        MATCHER,
+        views=(Views(160, 240, 8, 0.4), Views(240, 360, 6, 0.6)),
+        frames=0.2,
+        rate=1.5e-3,
+        cooldown=0.4,
+        seed=1,
+        steps=2_400,
+        checkpoint_every=100,
+    ),
     "debug-matcher": replace(
         MATCHER,
         model=MatcherConfig(widths=(8, 16, 16), describe=8),

@@ -2,11 +2,10 @@
 
 Patches of the drawing's lines are sought among those of the reference, at several scales and mirrored, and the places found
 vote on the colours: PatchMatch (Barnes et al. 2009) on descriptors of line art; votes as in image analogies (Hertzmann et al.
-2001) and patch synthesis (Wexler et al. 2007). Not in the TimeColor paper. The embedded model's colours give way to these where a
-cut-out is found surely in a shot whose plate, too, is given, but no labels; the `analogy` baseline is nothing but these.
+2001) and patch synthesis (Wexler et al. 2007). The baseline of that name is nothing but these.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +13,7 @@ import numpy as np
 
 from timecolor.propagation import INK
 from timecolor.shapes import Bool, Float, UInt8
-from timecolor.sketch import without_lines
+from timecolor.sketch import lines_in
 
 STRIDE = 2  # pixels between the places that are matched
 COARSE = 2  # of which every so-manyth is matched to every such key first
@@ -22,10 +21,6 @@ ROUNDS = 2
 RINGS = (2, 5, 9, 16, 26)  # radii, in pixels of a 160-line picture, around a place whose distances to lines describe it
 PLACE, PLACE_LOOSE = 3.0, 0.3  # weights of a place in the frame, and in the box of a cut-out
 MARGIN = 16  # px around a cut-out
-# Up to what error a match is believed more than the model: in a cut-out, in a picture of the whole frame where labels say what is
-# of it, and where nothing does, so that it only keeps cut-outs off; and how softly that changes. Measured: see docs/method.md.
-SURE, SURE_FRAME, NEVER = 1.5, 0.6, -np.inf
-SOFT = 0.2
 SCALES = (1.0, 0.7, 1.4)  # of a cut-out, against the size expected
 
 
@@ -45,69 +40,9 @@ class Source:
     scale: float = 1.0
 
 
-def view(lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """The lines that belong to an area: its own, with those at its rim."""
-    reach = max(1, round(min(lines.shape) / 80))
-    return lines * cv2.dilate(area.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-
-
 def expected_scale(areas: int, shown: int) -> float:
     """How much larger something is in a drawing, where it has this many pixels, than in its picture; 1 where it is not there."""
     return float(np.sqrt(areas / max(1, shown))) if areas else 1.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Carried:
-    """A reference on a drawing, at every `STRIDE`-th place.
-
-    colours: uint8 (y, x, 3), going on beyond where it may be. error: float16 (y, x), how unlike what was found is, infinity where
-    it may not be.
-    """
-
-    colours: UInt8[np.ndarray, "y x 3"]
-    error: Float[np.ndarray, "y x"]
-
-
-def carried(
-    fills: UInt8[np.ndarray, "h w 3"],
-    lines: UInt8[np.ndarray, "h w"],
-    known: Bool[np.ndarray, "h w"],
-    whole: bool,
-    drawings: Sequence[UInt8[np.ndarray, "h w"]],
-    areas: Sequence[Bool[np.ndarray, "h w"]] | None,
-) -> Iterator[Carried]:
-    """A reference carried onto each drawing; see `Source` for what it is made of.
-
-    drawings: darkness of their lines. areas: where the reference may colour each, None = everywhere; by them its scale is judged.
-    """
-    scale = 1.0 if areas is None else expected_scale(max((int(a.sum()) for a in areas), default=0), int(known.sum()))
-    if areas is None:
-        areas = [np.ones(lines.shape, bool)] * len(drawings)
-    beyond = without_lines(fills, np.zeros_like(lines), np.where(known, np.uint8(255), np.uint8(0)))
-    patches = Patches.of(Source(beyond, lines, known, whole, scale))
-    for drawing, area in zip(drawings, areas, strict=True):
-        found, error = patches.carried(drawing, area)
-        there = np.where(np.isfinite(error), np.uint8(255), np.uint8(0))
-        yield Carried(without_lines(found.astype(np.uint8), np.zeros_like(there), there), error.astype(np.float16))
-
-
-def taken(colours: Float[np.ndarray, "n m 3"], found: Sequence[tuple[Carried, float]]) -> Float[np.ndarray, "y x 3"]:
-    """A model's colours in [0, 1], and what a reference shows instead where it is found surely, at `STRIDE`-th places.
-
-    found: references on the drawing, each with the error up to which it is believed more than the model; of several the one that
-    is most like the drawing counts. Without any, the colours as they are.
-    """
-    if not found:
-        return colours
-    errors = np.stack([one.error for one, _ in found]).astype(np.float32)
-    best = errors.argmin(axis=0)
-    error = np.take_along_axis(errors, best[None], 0)[0]
-    shown = np.take_along_axis(np.stack([one.colours for one, _ in found]), best[None, ..., None], 0)[0] / np.float32(255)
-    sure = np.array([most for _, most in found], np.float32)[best]
-    share = 1 / (1 + np.exp(np.minimum((error - sure) / SOFT, 60)))
-    h, w = error.shape
-    own = cv2.resize(colours.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
-    return own + share[..., None] * (shown - own)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +101,7 @@ class Patches:
         if not width or not len(self.coarse):
             return colours, error
         part = np.s_[y : y + height, x : x + width]
-        described = np.concatenate([_described(view(lines, area), min(h, w) / 160), _where(area, self.whole)], axis=2)
+        described = np.concatenate([_described(lines_in(lines, area), min(h, w) / 160), _where(area, self.whole)], axis=2)
         at, found = self._match(described[grid[0][part], grid[1][part]])
         inside = mine[part]
         error[part][inside] = np.where(at >= 0, found, np.inf)[inside]
