@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The whole recipe of the embedded weights, from an empty folder: run it again to go on where it was stopped.
 #   scripts/train_toon.sh [OUT=runs] [STEPS]
-# Trains the presets of PRESETS ("matcher toon") one after the other, each into OUT/PRESET, in slices of MINUTES (9) that end with a
-# checkpoint, and stops by itself at the last step. SLICES=1 runs a single slice of the first preset that is not done, for machines
-# that are lent for ten minutes at a time: checkpoints/last.safetensors carries all state to the next.
+# Trains the presets of PRESETS ("matcher matcher-further:matcher toon") one after the other, each into OUT/PRESET, B:A from the weights
+# of A, in slices of MINUTES (9) that end with a checkpoint, and stops by itself at the last step. SLICES=1 runs a single slice of
+# the first preset that is not done, for machines that are lent for ten minutes at a time: checkpoints/last.safetensors carries all
+# state to the next.
 # Needs torch, numpy, OpenCV, Pillow, einops, safetensors; one NVIDIA GPU, or CPU cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,11 +17,14 @@ CORES=$(nproc)
 WORKERS=${WORKERS:-$((CORES > 4 ? CORES - 2 : 1))}
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" OMP_WAIT_POLICY=PASSIVE
 left=${SLICES:-1000000}
-for preset in ${PRESETS:-matcher toon}; do
+for each in ${PRESETS:-matcher matcher-further:matcher toon}; do
+    preset=${each%%:*} from=${each#"$preset"}
     while ((left > 0)); do
+        init=
+        [ -z "$from" ] || init=$(ls "$OUT/${from#:}"/*.safetensors)
         before=$(tail -n 1 "$OUT/$preset/metrics.jsonl" 2>/dev/null || true)
         "$PYTHON" -W ignore -m timecolor.train --preset "$preset" --out "$OUT/$preset" --device auto --minutes "$MINUTES" \
-            --workers "$WORKERS" ${STEPS:+--steps "$STEPS"}
+            --workers "$WORKERS" ${STEPS:+--steps "$STEPS"} ${init:+--init "$init"}
         # A run that is done says nothing more.
         [ "$(tail -n 1 "$OUT/$preset/metrics.jsonl")" != "$before" ] || break
         left=$((left - 1))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from timecolor import finish as finish_module
-from timecolor.finish import FinishOptions, Palette, finish, palette_of, palettes_of, regions
+from timecolor.finish import FinishOptions, Palette, Vote, finish, palette_of, palettes_of, regions
 from timecolor.shot import Labels, Reference, Shot
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -420,3 +420,30 @@ def test_a_finisher_knows_what_finish_is_told():
         plate = finish_module.plate_of(references[0], 48, 64, None if labels is None else frozenset({0}))
         expected = finish_module.finish(colours, sketch[0], palette=palette, labels=area, palettes=palettes, plates=[plate])
         assert np.array_equal(got, expected)
+
+
+def voted(red: float) -> np.ndarray:
+    """A small and a large circle where the model sees grey everywhere, and all places around say red to this degree."""
+    sketch = np.full((120, 160, 3), 255, np.uint8)
+    for centre, radius in (((40, 60), 6), ((100, 60), 36)):
+        cv2.circle(sketch, centre, radius, (0, 0, 0), 1)
+    at = np.zeros((60, 80), bool)
+    at[10:50, 10:75] = True
+    shades = np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]], np.float32)
+    shares = np.tile(np.array([[red, 0.0]], np.float32), (at.sum(), 1))
+    vote = Vote(at, shares, shades, np.eye(2, dtype=np.float32))
+    grey = np.full((30, 40, 3), 0.5, np.float32)
+    return finish(grey, sketch, NO_LINES, votes=[vote])
+
+
+def test_a_small_region_takes_what_its_places_say_together():
+    made = voted(1.0)
+    assert np.abs(made[60, 40].astype(int) - (204, 26, 26)).max() <= 2
+    assert np.abs(made[60, 100].astype(int) - 128).max() <= 2
+    assert np.abs(made[5, 5].astype(int) - 128).max() <= 2
+
+
+def test_a_vote_that_knows_little_changes_nothing_and_half_a_vote_half():
+    assert np.array_equal(voted(0.2), voted(0.0))
+    half = voted(0.5)[60, 40].astype(int)
+    assert np.abs(half - (166, 77, 77)).max() <= 3

@@ -10,11 +10,16 @@ ROOT = Path(__file__).parents[1]
 PRESETS = ("debug-matcher", "debug")
 
 
+def run(out: Path, steps: int, presets: str, slices: int = 9) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PRESETS": presets, "WORKERS": "0", "PYTHON": sys.executable, "SLICES": str(slices)}
+    script = [str(ROOT / "scripts" / "train_toon.sh"), str(out), str(steps)]
+    return subprocess.run(script, env=environment, capture_output=True, timeout=300, text=True)
+
+
 def recipe(out: Path, steps: int, slices: int = 9) -> dict[str, list[int]]:
     """Steps reported of each preset after a run of the script."""
-    environment = {**os.environ, "PRESETS": " ".join(PRESETS), "WORKERS": "0", "PYTHON": sys.executable, "SLICES": str(slices)}
-    script = [str(ROOT / "scripts" / "train_toon.sh"), str(out), str(steps)]
-    subprocess.run(script, env=environment, check=True, capture_output=True, timeout=300)
+    ended = run(out, steps, " ".join(PRESETS), slices)
+    assert ended.returncode == 0, ended.stderr
     logs = {preset: out / preset / "metrics.jsonl" for preset in PRESETS}
     return {
         preset: [json.loads(line)["step"] for line in log.read_text().splitlines()] if log.exists() else []
@@ -29,3 +34,13 @@ def test_the_recipe_runs_to_its_end_and_resumes(tmp_path):
     assert recipe(tmp_path, 4) == {first: [1, 2, 3, 4], second: [1, 2, 3, 4]}
     for preset, name in zip(PRESETS, ("matcher", "toon"), strict=True):
         assert (tmp_path / preset / f"{name}.safetensors").stat().st_size > 0
+
+
+def test_a_preset_starts_from_another_ones_weights(tmp_path):
+    """The denoiser cannot take a matcher's, and says so; without any, nothing is trained."""
+    ended = run(tmp_path, 1, "debug-matcher debug:debug-matcher")
+    assert ended.returncode != 0
+    assert str(tmp_path / "debug-matcher" / "matcher.safetensors") in ended.stderr
+    missing = run(tmp_path / "empty", 1, "debug:debug-matcher")
+    assert missing.returncode != 0
+    assert not (tmp_path / "empty").exists()

@@ -89,9 +89,20 @@ def test_frames_show_the_place_too_and_cut_outs_do_not():
     assert whole.shown[:, 0].all()
     assert not whole.shown[:, 1].any()
     assert (whole.theirs[:, 0] < 2).any()
-    cut = pairs(frames=0.0, labelled=0.0)
+    cut = pairs(frames=0.0, labelled=0.0, plates=0.0)
     assert (cut.theirs[cut.shown] >= 2).float().mean() > 0.9
     assert cut.counted.all()
+    beside = pairs(frames=0.0, labelled=0.0, plates=1.0)
+    assert (beside.theirs[:, 0][beside.shown[:, 0]] >= 2).float().mean() > 0.9
+    assert beside.shown[:, 1].all()
+    assert (beside.theirs[:, 1] < 2).all()
+
+
+def test_some_drawings_are_taken_from_the_coloured_one():
+    drawn, taken = (pairs(augment=True, frames=0.0, labelled=0.0, extracted=share) for share in (0.0, 1.0))
+    assert not torch.equal(drawn.drawing, taken.drawing)
+    assert (taken.drawing[:, 0] > 0.5).flatten(1).any(dim=1).all()
+    assert drawn.parts.shape == taken.parts.shape
 
 
 def test_parts_lie_where_the_lines_are():
@@ -113,11 +124,11 @@ class _Knowing(Matcher):
 
     def __init__(self, told: torch.Tensor) -> None:
         super().__init__()
-        self.told = told
+        self.told = iter(told)
         self.table = torch.nn.functional.normalize(torch.randn(256, 64, generator=torch.Generator().manual_seed(0)), dim=1)
 
-    def forward(self, _: torch.Tensor) -> torch.Tensor:
-        return self.table[self.told.long()].movedim(-1, 1)
+    def of_area(self, _: torch.Tensor) -> torch.Tensor:
+        return self.table[next(self.told).long()].movedim(-1, 0)
 
     def likeness(self, queries, keys):
         return (40 * (queries @ keys.mT - 1)).exp(), torch.full(queries.shape[:2], np.exp(-25.0))

@@ -109,7 +109,7 @@ def finish(
     for mine, known in bound:
         painted[mine] = not len(known.colours)
     found, blur = cells.unmix(painted)
-    sure = _voted(found, areas, votes)
+    sure = _voted(found, cells, areas, votes)
     flat = _uint8(found)
     for mine, known in bound:
         snapped, stray[mine] = _snap(flat[mine], known.colours)
@@ -555,13 +555,15 @@ def _coarse(colours: np.ndarray, h: int, w: int) -> np.ndarray:
 class _Cells:
     """The model's colour cells cut along the regions: one entry for each cell and region that overlap, by cell, then by region.
 
-    colours: float32 (h', w', 3). cell, area: int64 (n,), the entry's cell (flat index) and region. share: float64 (n,), the part
-    of the cell inside the region. deep: float64 (n,), the same over the cell's neighbourhood. areas: number of regions.
+    colours: float32 (h', w', 3). cell, area: int64 (n,), the entry's cell (flat index) and region. pixels: float64 (n,), what they
+    have in common. share: float64 (n,), the part of the cell inside the region. deep: float64 (n,), the same over the cell's
+    neighbourhood. areas: number of regions.
     """
 
     colours: np.ndarray
     cell: np.ndarray
     area: np.ndarray
+    pixels: np.ndarray
     share: np.ndarray
     deep: np.ndarray
     areas: int
@@ -573,7 +575,7 @@ class _Cells:
         keys, pixels = _overlaps(areas, shape)
         cell, area = keys // count, keys % count
         share = pixels / np.bincount(cell, pixels)[cell]
-        return _Cells(colours, cell, area, share, _neighbourhood(keys, count, share, shape), count)
+        return _Cells(colours, cell, area, pixels, share, _neighbourhood(keys, count, share, shape), count)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sum of the entries' values (n, k) over each region, (areas, k)."""
@@ -674,26 +676,31 @@ def _overlaps(areas: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np
     return keys, np.bincount(inverse, weights=np.diff(at, append=h * w))
 
 
-def _voted(found: np.ndarray, areas: np.ndarray, votes: Sequence[Vote]) -> np.ndarray:
+def _voted(found: np.ndarray, cells: "_Cells", areas: np.ndarray, votes: Sequence[Vote]) -> np.ndarray:
     """Give the small regions whose places vote the colour that they vote for; which regions, bool (areas,)."""
     decided = np.zeros(len(found), bool)
     if not votes:
         return decided
-    shape = votes[0].at.shape
-    keys, pixels = _overlaps(areas, (shape[0], shape[1]))
-    place, area = keys // len(found), keys % len(found)
+    rows, columns = votes[0].at.shape
+    if cells.colours.shape[:2] == (rows, columns):
+        place, area, pixels = cells.cell, cells.area, cells.pixels
+    else:
+        keys, pixels = _overlaps(areas, (rows, columns))
+        place, area = keys // len(found), keys % len(found)
     size = np.bincount(area, pixels, len(found))
     small = size <= VOTING * areas.size
     for vote in votes:
         number = np.cumsum(vote.at).reshape(-1) - 1
-        mine = vote.at.reshape(-1)[place] & small[area]
-        weight, regions, shares = pixels[mine], area[mine], vote.shares[number[place[mine]]]
-        voters = np.bincount(regions, weight, len(found))
-        chosen = np.flatnonzero(voters > size / 2)
-        of = np.stack([np.bincount(regions, weight * column, len(found))[chosen] for column in shares.T], axis=1)
-        of = of / voters[chosen, None]
-        known = of.sum(axis=1) >= KNOWN
-        chosen = chosen[known]
+        mine = np.flatnonzero(vote.at.reshape(-1)[place] & small[area])
+        mine = mine[np.argsort(area[mine], kind="stable")]
+        voting, first = np.unique(area[mine], return_index=True)
+        if not len(voting):
+            continue
+        weight = pixels[mine, None]
+        of, voters = (np.add.reduceat(x, first) for x in (weight * vote.shares[number[place[mine]]], weight))
+        of = of / voters
+        known = (voters[:, 0] > size[voting] / 2) & (of.sum(axis=1) >= KNOWN)
+        chosen = voting[known]
         found[chosen] = vote.settled(of[known], found[chosen])
         decided[chosen] = True
     return decided

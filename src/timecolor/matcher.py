@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from timecolor.shapes import Float
 
 STRIDE = 2  # pixels to a described place
-AROUND = 16  # pixels around an area that are looked at too; a multiple of the stride
+# Pixels around an area that are looked at too; a multiple of the stride. With fewer, maps at stride 16 may be one column wide,
+# and the gradient of what follows is wrong in bfloat16 on a CPU (docs/method.md).
+AROUND = 16
 INPUTS = 2  # lines, and the area that they are of
 
 
