@@ -555,9 +555,9 @@ def _coarse(colours: np.ndarray, h: int, w: int) -> np.ndarray:
 class _Cells:
     """The model's colour cells cut along the regions: one entry for each cell and region that overlap, by cell, then by region.
 
-    colours: float32 (h', w', 3). cell, area: int64 (n,), the entry's cell (flat index) and region. pixels: float64 (n,), what they
-    have in common. share: float64 (n,), the part of the cell inside the region. deep: float64 (n,), the same over the cell's
-    neighbourhood. areas: number of regions.
+    colours: float32 (h', w', 3). cell, area: int64 (n,), the entry's cell (flat index) and region. pixels: float64 (n,), those in
+    both. share: float64 (n,), the part of the cell inside the region. deep: float64 (n,), the same over the cell's neighbourhood.
+    areas: number of regions.
     """
 
     colours: np.ndarray
