@@ -19,7 +19,7 @@ from timecolor.matcher import STRIDE, Matcher
 from timecolor.shapes import Bool, Float, Int, UInt8
 from timecolor.sketch import lines_in
 
-SHORT_SIDE = 240  # pixels, of what the matcher looks at
+SHORT_SIDE = 240  # pixels of what the matcher looks at, at most
 NEAR = 10.0  # CIE Lab distance over which colours count as one another's
 SHADES = 64  # colours that a group of references is told apart by
 MOST_KEYS = 4096  # places of a group that are looked at
@@ -30,8 +30,8 @@ POOLED = 0.3  # how much what a closed region agrees on counts, against what eac
 
 
 def clip_of(shot: Clip) -> Clip:
-    """The size at which the matcher looks at a shot and its references."""
-    scale = SHORT_SIDE / min(shot.height, shot.width)
+    """The size at which the matcher looks at a shot and its references: at most the shot's own."""
+    scale = min(1.0, SHORT_SIDE / min(shot.height, shot.width))
     return Clip(shot.frames, round(shot.height * scale), round(shot.width * scale))
 
 
