@@ -519,8 +519,7 @@ class _Drawings:
         for i, frame in enumerate(codec.shrink(frames, self.working)):
             area = None
             if areas is not None:
-                size = (self.working.width, self.working.height)
-                area = cv2.resize(np.asarray(areas[i]).astype(np.int32).astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+                area = _labels_at(np.asarray(areas[i]), self.working)
                 self._check_labels(set(np.unique(areas[i]).tolist()) - self.labels)
             # A coder's noise on a held drawing is a few grey levels; a new drawing moves whole lines.
             alone = self._compression.time == 1
@@ -565,14 +564,18 @@ def _areas(shot: Shot, labels: np.ndarray | None, clip: Clip, whole: Collection[
     if labels is None:
         return [Area(np.ones((clip.height, clip.width), bool), tuple(range(len(shot.references))))]
     assert shot.labels is not None
-    size = (clip.width, clip.height)
-    found = []
-    for label in np.unique(labels).tolist():
+    labels, found = _labels_at(labels, clip), []
+    for label in np.unique(labels).astype(int).tolist():
         own = shot.labels.references_of(label)
         if own and not any(r in whole for r in own):
-            mask = cv2.resize((labels == label).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-            found.append(Area(mask, own))
+            found.append(Area(labels == label, own))
     return found
+
+
+def _labels_at(labels: np.ndarray, clip: Clip) -> np.ndarray:
+    """Labels (h, w) at a size."""
+    numbers = labels.astype(np.int32).astype(np.float32)
+    return cv2.resize(numbers, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST)
 
 
 def _filled_up(items: list, compression: Compression) -> list:

@@ -45,7 +45,7 @@ class Area:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recoloured:
-    """A drawing's colours in [0, 1] at every `STRIDE`-th pixel, and what its areas were asked."""
+    """A drawing's colours in [0, 1] at every `STRIDE`-th pixel, or as they were, and what its areas say."""
 
     colours: Float[np.ndarray, "y x 3"]
     votes: Sequence[Vote]
@@ -92,7 +92,8 @@ class Carrier:
             vote = Vote(at, shares.cpu().numpy(), group.shades, group.alike)
             made[at] = vote.settled(_pooled(shares, _at_places(regions)[at]).cpu().numpy(), made[at])
             votes.append(vote)
-        return Recoloured(made, votes)
+        # Cells made finer are only worth it where something was found.
+        return Recoloured(made if votes else colours, votes)
 
     def overruled(
         self, colours: Float[np.ndarray, "n m 3"], lines: UInt8[np.ndarray, "h w"], references: tuple[int, ...]

@@ -137,7 +137,7 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
         rate=1.5e-3,
         cooldown=0.4,
         seed=1,
-        steps=2_400,
+        steps=2_000,
         checkpoint_every=100,
     ),
     "debug-matcher": replace(
