@@ -489,6 +489,8 @@ def test_frames_alone_overrule_and_cut_outs_beside_them_are_sought(hinted, asked
     assert [area.references for area in asked[1]] == [(1,)]
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, sheet]))
     assert [area.references for area in asked[2]] == [(0, 1)]
+    hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, frame], Labels(halves(1, 96, 128))))
+    assert len(asked) == 3
     assert len(overruled) == 1
 
 

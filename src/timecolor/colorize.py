@@ -280,7 +280,8 @@ class Colorizer:
             yield Progress("matching", r + 1, len(pictures))
         fine, frames_only = clip_of(native), len(whole) == len(pictures)
         carrier = None
-        if self.model.matcher is not None and pictures:
+        # Frames that labels name are left to the model and its hints.
+        if self.model.matcher is not None and pictures and (shot.labels is None or not frames_only):
             on_paper = shot.labels is None and bare  # then the white around a sheet may be taken too
             seen = [codec.letterbox(r, fine, native, 255 if bare else 0) for r in shot.references]
             shows = [picture.shown | on_paper for picture in seen]
@@ -306,7 +307,7 @@ class Colorizer:
                         if carrier is not None:
                             large = codec.shrink(original[None], fine)[0]
                             ink = propagation.ink(large)
-                            if frames_only and shot.labels is None:
+                            if frames_only:
                                 cells = carrier.overruled(cells, ink, tuple(whole))
                             else:
                                 sought = _areas(shot, None if areas is None else areas[i], fine, whole)
