@@ -24,7 +24,7 @@ bench: $(VENV)/.installed
 $(VENV)/.installed: Makefile pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e ".[cogvideox,int8]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e ".[cogvideox,int8,art]"
 	touch $@
 
 clean:

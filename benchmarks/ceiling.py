@@ -13,10 +13,10 @@ from timecolor.evaluate.protocols import Protocol, Selection, sources
 from timecolor.evaluate.run import Measures, Yardstick
 from timecolor.finish import Finisher
 from timecolor.matcher import STRIDE
+from timecolor.matching import SHORT_SIDE
 from timecolor.world import HELD_OUT_SEED, World
 
 PROTOCOLS: tuple[Protocol, ...] = ("start frame", "arbitrary frame", "multi-reference with labels")
-WORKING = 160  # short side, pixels
 WANTED = ("psnr", "painted_psnr", "segment_accuracy_10", "segment_area_10", "leak_rate")
 
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for source in sources("world", selection, given.seed):
         drawn = world.shot(int(source.name.partition("/")[2]))
         fills = [drawn.render(t).fills for t in range(frames)]
-        size = round(selection.width * WORKING / selection.height) // STRIDE, WORKING // STRIDE
+        size = round(selection.width * SHORT_SIDE / selection.height) // STRIDE, SHORT_SIDE // STRIDE
         cells = [cv2.resize(f, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255 for f in fills]
         for protocol in (p for p in PROTOCOLS if p in source.protocols):
             case = source.case(protocol)

@@ -39,8 +39,9 @@ def run(
 ) -> None:
     """Run or resume a preset in `out` (None = runs/PRESET), saying a line for every report.
 
-    workers, init: for presets of embedded networks; data, base, model, regime, batch: for those of CogVideoX. Raises ValueError
-    for an unknown preset or device and for options of the other kind, and ModuleNotFoundError where an extra is not installed.
+    workers, init: for presets of embedded networks; base, model, regime, batch: for those of CogVideoX. data: what those learn
+    from, or the drawings by others that the matcher does. Raises ValueError for an unknown preset or device and for options of
+    the other kind, and ModuleNotFoundError where an extra is not installed.
     """
     if preset not in PRESETS and preset not in FINETUNES:
         known = [*PRESETS, *FINETUNES]
@@ -48,9 +49,7 @@ def run(
         raise ValueError(f"unknown preset {preset!r}; use {near[0] if near else ', '.join(known)}")
     embedded = preset in PRESETS
     others: dict[str, object] = (
-        {"data": data, "base": base, "model": model, "regime": regime, "batch": batch}
-        if embedded
-        else {"workers": workers, "init": init}
+        {"base": base, "model": model, "regime": regime, "batch": batch} if embedded else {"workers": workers, "init": init}
     )
     for name, value in others.items():
         if value is not None:
@@ -59,7 +58,7 @@ def run(
     where, out = _device(device), out or Path("runs") / preset
     if embedded:
         changes = _given(steps=steps, seed=seed, workers=workers)
-        reports = train(_lesson(replace(PRESETS[preset], **changes), where), out, minutes, init)
+        reports = train(_lesson(replace(PRESETS[preset], **changes), where, data), out, minutes, init)
     else:
         if data is None or base is None:
             raise ValueError(f"{preset} needs --data (a folder of `timecolor precompute`) and --base (the CogVideoX directory)")
@@ -76,9 +75,15 @@ def run(
             say(f"step {report.step}/{report.steps}  loss {report.loss:.4f}  {report.seconds:.0f} s{held_out}")
 
 
-def _lesson(preset: Preset | MatcherPreset, device: torch.device) -> Lesson:
+def _lesson(preset: Preset | MatcherPreset, device: torch.device, data: Path | None) -> Lesson:
     """What a preset of the embedded networks teaches."""
-    return Denoising(preset, device) if isinstance(preset, Preset) else Matching(preset, device)
+    if isinstance(preset, MatcherPreset):
+        return Matching(preset, device, data)
+    if data is not None:
+        raise ValueError(
+            "--data is for matcher presets that learn from drawings by others, and for those of CogVideoX; leave it out"
+        )
+    return Denoising(preset, device)
 
 
 def _given(**changes: Any) -> dict[str, Any]:
@@ -110,8 +115,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--init", type=Path, help="weights to start a new run from")
+    parser.add_argument("--data", type=Path, help="a folder of `timecolor.train.art`, or for CogVideoX of `timecolor precompute`")
     of_cogvideox = parser.add_argument_group("presets of CogVideoX")
-    of_cogvideox.add_argument("--data", type=Path, help="a folder of `timecolor precompute`")
     of_cogvideox.add_argument("--base", help="the CogVideoX directory that it was made with")
     of_cogvideox.add_argument("--model", help="a full fine-tune to start from")
     of_cogvideox.add_argument("--regime", choices=("cached", "joint"))

@@ -18,6 +18,7 @@ from timecolor.matcher import STRIDE, Matcher
 from timecolor.shapes import Bool, Float, UInt8
 from timecolor.shot import Reference
 from timecolor.sketch import SketchStyle, extract_lines, lines_in
+from timecolor.train.art import Art
 from timecolor.train.batches import by_weight, loader
 from timecolor.train.presets import MatcherPreset, Views
 from timecolor.world import HELD_OUT_SEED, World
@@ -52,8 +53,8 @@ class Pairs(NamedTuple):
 class Steps(Dataset):
     """The batch of every training step."""
 
-    def __init__(self, preset: MatcherPreset) -> None:
-        self.preset = preset
+    def __init__(self, preset: MatcherPreset, art: Art | None = None) -> None:
+        self.preset, self._art = preset, art
 
     def __len__(self) -> int:
         return self.preset.steps
@@ -63,17 +64,47 @@ class Steps(Dataset):
         rng = np.random.default_rng((preset.seed, step, 11))
         views = by_weight(rng, preset.views)
         first = step * max(v.batch for v in preset.views)
-        return make_pairs(preset, views, preset.seed, range(first, first + views.batch), augment=True)
+        return make_pairs(preset, views, preset.seed, range(first, first + views.batch), True, self._art)
 
 
-def make_pairs(preset: MatcherPreset, views: Views, seed: int, indices: Sequence[int], augment: bool) -> Pairs:
-    """A batch of the world's shots `indices`; shots without a character are passed over for later ones."""
-    return Pairs(*(torch.stack(part) for part in zip(*(_pair(preset, views, seed, i, augment) for i in indices), strict=True)))
+def make_pairs(
+    preset: MatcherPreset, views: Views, seed: int, indices: Sequence[int], augment: bool, art: Art | None = None
+) -> Pairs:
+    """A batch of scenes by number, of the world or of `art`; shots without a character are passed over for later ones."""
+    return Pairs(
+        *(torch.stack(part) for part in zip(*(_pair(preset, views, seed, i, augment, art) for i in indices), strict=True))
+    )
 
 
-def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: bool) -> tuple[Tensor, ...]:
+class _Scene(NamedTuple):
+    """A drawing (h, w, 3), its parts (h, w), the area that is asked for (h, w), and references with their parts."""
+
+    sketch: np.ndarray
+    parts: np.ndarray
+    area: np.ndarray
+    found: Sequence[tuple[Reference, np.ndarray]]
+
+
+def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: bool, art: Art | None) -> tuple[Tensor, ...]:
     rng = np.random.default_rng((seed, index, 13))
-    height, width = views.height, views.width
+    clip = Clip(1, views.height, views.width)
+    other = art is not None and rng.random() < preset.art
+    scene = _of_art(preset, art, clip, rng) if art is not None and other else _of_world(preset, clip, seed, index, rng, augment)
+    lines, area, parts = propagation.ink(scene.sketch), scene.area, scene.parts
+    if not area.all():
+        lines = lines_in(lines, area)
+    seen = [_seen(reference, theirs, preset, clip, rng, augment) for reference, theirs in scene.found]
+    blank = (np.zeros((2, clip.height, clip.width), np.float32), np.zeros((clip.height, clip.width), np.uint8))
+    seen += [blank] * (preset.references - len(seen))
+    drawing = np.stack([lines.astype(np.float32) / 255, area.astype(np.float32)])
+    if augment and rng.random() < 0.5:
+        drawing, parts = drawing[..., ::-1], parts[..., ::-1]
+    pictures, theirs = (np.stack(x) for x in zip(*seen, strict=True))
+    return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in (drawing, parts[PLACES], pictures, theirs[PLACES]))
+
+
+def _of_world(preset: MatcherPreset, clip: Clip, seed: int, index: int, rng: np.random.Generator, augment: bool) -> _Scene:
+    height, width = clip.height, clip.width
     while True:
         # Drawn at twice the size and shrunk by area, as real sketches are; references keep that size, see `batches`.
         shot = World(seed=seed, height=height, width=width, shrink=2).shot(index)
@@ -84,16 +115,11 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
                 break
         index += 1_000_000_007
     large = World(seed=seed, height=2 * height, width=2 * width).shot(index)
-    clip = Clip(1, height, width)
     sketch = frame.sketch
     if augment and rng.random() < preset.extracted:
-        style = STYLES[int(rng.integers(len(STYLES)))]
-        sketch = extract_lines(large.render(moment).colour, style, binarise=bool(rng.random() < 0.7))
-        sketch = cv2.resize(sketch, (width, height), interpolation=cv2.INTER_AREA)
-    lines = propagation.ink(sketch)
+        sketch = _extracted(large.render(moment).colour, clip, rng)
     area = np.ones((height, width), bool)
     kind = rng.random()
-    found: list[tuple[Reference, np.ndarray]] = []
     if kind < preset.frames:
         other = large.render(int(rng.choice([t for t in range(shot.frames) if t != moment])))
         found = [(Reference(other.colour, role="frame"), other.parts)]
@@ -101,7 +127,6 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
         present = [k for k in range(1, shot.characters + 1) if (frame.labels == k).sum() > 24]
         k = int(rng.choice(present)) if present else int(frame.labels[frame.labels > 0][0])
         area = frame.labels == k
-        lines = lines_in(lines, area)
         variants = rng.permutation(4)[: int(rng.integers(1, preset.references + 1))]
         found = [large.figure(k, int(v)) for v in variants]
     else:
@@ -111,25 +136,49 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
         if plate:
             behind = large.plate(int(rng.integers(shot.frames)))
             found.append((Reference(behind, role="background"), np.zeros(behind.shape[:2], np.uint8)))
-    seen = [_seen(reference, parts, clip, rng, augment) for reference, parts in found]
-    blank = (np.zeros((2, height, width), np.float32), np.zeros((height, width), np.uint8))
-    seen += [blank] * (preset.references - len(seen))
-    drawing = np.stack([lines.astype(np.float32) / 255, area.astype(np.float32)])
-    parts = frame.parts
-    if augment and rng.random() < 0.5:
-        drawing, parts = drawing[..., ::-1], parts[..., ::-1]
-    pictures, theirs = (np.stack(x) for x in zip(*seen, strict=True))
-    return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in (drawing, parts[PLACES], pictures, theirs[PLACES]))
+    return _Scene(sketch, frame.parts, area, found)
+
+
+def _of_art(preset: MatcherPreset, art: Art, clip: Clip, rng: np.random.Generator) -> _Scene:
+    height, width = clip.height, clip.width
+    while True:
+        cast = art.scene(rng, 2 * height, 2 * width, 3)
+        frame = cast.drawn(rng)
+        if (frame.labels > 0).mean() > 0.03:
+            break
+    kind = rng.random()
+    shown = [k for k in range(1, len(cast) + 1) if (frame.labels == k).sum() > 96]
+    small = [cv2.resize(x, (width, height), interpolation=cv2.INTER_NEAREST) for x in (frame.parts, frame.labels)]
+    area = np.ones((height, width), bool)
+    if kind < preset.frames:
+        other = cast.drawn(rng)
+        found = [(Reference(other.colour, role="frame"), other.parts)]
+    elif kind < preset.frames + preset.labelled:
+        k = int(rng.choice(shown)) if shown else int(frame.labels.max())
+        area = small[1] == k
+        if not area.any():
+            return _of_art(preset, art, clip, rng)
+        found = [cast.figure(rng, k - 1) for _ in range(int(rng.integers(1, preset.references + 1)))]
+    else:
+        found = [cast.figure(rng, int(k)) for k in rng.permutation(len(cast))[: preset.references]]
+    return _Scene(_extracted(frame.colour, clip, rng), small[0], area, found)
+
+
+def _extracted(colour: np.ndarray, clip: Clip, rng: np.random.Generator) -> np.ndarray:
+    """Lines of a coloured drawing, shrunk to a size."""
+    style = STYLES[int(rng.integers(len(STYLES)))]
+    lines = extract_lines(colour, style, binarise=bool(rng.random() < 0.7))
+    return cv2.resize(lines, (clip.width, clip.height), interpolation=cv2.INTER_AREA)
 
 
 def _seen(
-    reference: Reference, parts: np.ndarray, clip: Clip, rng: np.random.Generator, augment: bool
+    reference: Reference, parts: np.ndarray, preset: MatcherPreset, clip: Clip, rng: np.random.Generator, augment: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """A reference as the matcher sees it at the working size, and its parts."""
     image, alpha = reference.image, reference.alpha
     if augment and alpha is not None and rng.random() < 0.5:
         h, w = parts.shape
-        scale = float(rng.uniform(0.5, 1.3))
+        scale = float(rng.uniform(*preset.zoom))
         x, y = ((1 - scale) * np.array([w, h]) / 2 * (1 + rng.uniform(-0.5, 0.5, 2))).tolist()
         move = np.array([[scale, 0, x], [0, scale, y]], np.float32)
         moved = cv2.warpAffine(alpha, move, (w, h), flags=cv2.INTER_LINEAR)
@@ -149,8 +198,13 @@ class Matching:
 
     name = "matcher"
 
-    def __init__(self, preset: MatcherPreset, device: torch.device) -> None:
+    def __init__(self, preset: MatcherPreset, device: torch.device, art: Path | None = None) -> None:
         self.preset, self.device = preset, device
+        if preset.art and art is None:
+            raise ValueError(
+                "a share of the scenes is of drawings by others; give --data, made by `python -m timecolor.train.art`"
+            )
+        self._art = Art(art) if preset.art and art is not None else None
         torch.manual_seed(preset.seed)
         self.model = Matcher(preset.model).to(device)
         self._validation: list[Pairs] | None = None
@@ -175,7 +229,7 @@ class Matching:
 
     def batches(self, start: int) -> Iterable[Pairs]:
         """See `batches.loader`."""
-        return loader(Steps(self.preset), self.preset, start)
+        return loader(Steps(self.preset, self._art), self.preset, start)
 
     def losses(self, batch: Pairs, generator: torch.Generator) -> Tensor:
         """See `losses`."""

@@ -86,8 +86,9 @@ class MatcherPreset(Run):
 
     frames, labelled: shares of scenes whose references are another frame, or cut-outs with labels; the others have cut-outs
     and no labels, and `plates` of these the place behind too. extracted: share of drawings that are taken from the coloured one,
-    as films' are. references: of a scene, at most. queries, keys: places of a drawing and of its references that are compared.
-    tone: weight of light and shade beside the part.
+    as films' are. art: share of scenes that are not of the world but of drawings by others. zoom: how large cut-outs come beside
+    how they are drawn. references: of a scene, at most. queries, keys: places of a drawing and of its references that are
+    compared. tone: weight of light and shade beside the part.
     """
 
     steps: int = 3_500
@@ -98,6 +99,8 @@ class MatcherPreset(Run):
     labelled: float = 0.5
     plates: float = 0.5
     extracted: float = 0.2
+    art: float = 0.0
+    zoom: tuple[float, float] = (0.5, 1.3)
     references: int = 2
     queries: int = 192
     keys: int = 2048
@@ -139,6 +142,19 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
         seed=1,
         steps=2_000,
         checkpoint_every=100,
+    ),
+    # From weights that know the world at that size: drawings by other hands, and parts much larger or smaller than in the shot.
+    "matcher-art": replace(
+        MATCHER,
+        views=(Views(160, 240, 8, 0.2), Views(240, 360, 6, 0.8)),
+        frames=0.2,
+        art=0.4,
+        zoom=(0.4, 2.0),
+        rate=1.2e-3,
+        cooldown=0.5,
+        seed=2,
+        steps=1_500,
+        checkpoint_every=50,
     ),
     "debug-matcher": replace(
         MATCHER,
