@@ -1,5 +1,6 @@
 """The finish: flat regions, shaded regions, palettes and the artist's lines, on drawings made here."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -447,3 +448,43 @@ def test_a_vote_that_knows_little_changes_nothing_and_half_a_vote_half():
     assert np.array_equal(voted(0.2), voted(0.0))
     half = voted(0.5)[60, 40].astype(int)
     assert np.abs(half - (166, 77, 77)).max() <= 3
+
+
+def beside(around: int, labels: bool = False) -> np.ndarray:
+    """A small circle that the model does not see, and a plate that shows it in red, on grey that is so many levels off."""
+    sketch = cv2.circle(np.full((120, 160, 3), 255, np.uint8), (40, 60), 6, (0, 0, 0), 1)
+    shown = cv2.circle(np.full((120, 160, 3), 128 + around, np.uint8), (40, 60), 6, (204, 26, 26), -1)
+    here = np.ones((120, 160), np.uint8)
+    here[:, 80:] = 2
+    plate = finish_module.Plate(shown, frozenset({1}) if labels else None)
+    grey = np.full((30, 40, 3), 128 / 255, np.float32)
+    return finish(grey, sketch, replace(NO_LINES, fill="flat"), labels=here if labels else None, plates=[plate])
+
+
+@pytest.mark.parametrize(("around", "labels", "taken"), [(5, False, True), (60, False, False), (60, True, True)])
+def test_a_small_region_takes_what_a_plate_shows_that_looks_as_the_model_does_around_it(around, labels, taken):
+    made = beside(around, labels)
+    wanted = (204, 26, 26) if taken else (128, 128, 128)
+    assert np.abs(made[60, 40].astype(int) - wanted).max() <= 4
+    assert np.abs(made[20, 100].astype(int) - 128).max() <= 2  # the place itself is large, and the model's
+
+
+def test_a_plate_says_nothing_where_labels_give_it_nothing():
+    sketch = cv2.circle(np.full((120, 160, 3), 255, np.uint8), (40, 60), 6, (0, 0, 0), 1)
+    shown = np.full((120, 160, 3), 200, np.uint8)
+    labels, grey = np.ones((120, 160), np.uint8), np.full((30, 40, 3), 0.5, np.float32)
+    without = finish(grey, sketch, NO_LINES, labels=labels)
+    assert np.array_equal(
+        finish(grey, sketch, NO_LINES, labels=labels, plates=[finish_module.Plate(shown, frozenset({2}))]), without
+    )
+
+
+def test_of_two_plates_the_likelier_decides():
+    sketch = cv2.circle(np.full((120, 160, 3), 255, np.uint8), (40, 60), 6, (0, 0, 0), 1)
+    plates = [
+        finish_module.Plate(cv2.circle(np.full((120, 160, 3), 128 + off, np.uint8), (40, 60), 6, colour, -1))
+        for off, colour in ((30, RED), (4, BLUE))
+    ]
+    grey = np.full((30, 40, 3), 128 / 255, np.float32)
+    for some in (plates, plates[::-1]):
+        assert np.abs(finish(grey, sketch, replace(NO_LINES, fill="flat"), plates=some)[60, 40].astype(int) - BLUE).max() <= 4

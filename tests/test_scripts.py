@@ -6,12 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from timecolor.train.art import Piece
+
 ROOT = Path(__file__).parents[1]
 PRESETS = ("debug-matcher", "debug")
 
 
-def run(out: Path, steps: int, presets: str, slices: int = 9) -> subprocess.CompletedProcess[str]:
+def run(out: Path, steps: int, presets: str, slices: int = 9, art: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PRESETS": presets, "WORKERS": "0", "PYTHON": sys.executable, "SLICES": str(slices)}
+    if art is not None:
+        environment["ART"] = str(art)
     script = [str(ROOT / "scripts" / "train_toon.sh"), str(out), str(steps)]
     return subprocess.run(script, env=environment, capture_output=True, timeout=300, text=True)
 
@@ -44,3 +50,19 @@ def test_a_preset_starts_from_another_ones_weights(tmp_path):
     missing = run(tmp_path / "empty", 1, "debug:debug-matcher")
     assert missing.returncode != 0
     assert not (tmp_path / "empty").exists()
+
+
+def test_a_preset_of_drawings_by_others_is_given_them(tmp_path):
+    """They are there already, so nothing is rendered; the run takes them in."""
+    image = np.zeros((120, 120, 4), np.uint8)
+    image[10:110, 10:110] = (200, 60, 50, 255)
+    image[30:60, 30:60] = (60, 200, 50, 255)
+    image[70:100, 30:90] = (60, 50, 200, 255)
+    piece = Piece.of(image)
+    assert piece is not None
+    (tmp_path / "art").mkdir()
+    for name in "ab":
+        piece.save(tmp_path / "art" / f"{name}.0.png")
+    ended = run(tmp_path / "runs", 1, "debug-matcher debug-art:debug-matcher", art=tmp_path / "art")
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "runs" / "debug-art" / "matcher.safetensors").exists()

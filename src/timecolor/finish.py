@@ -74,6 +74,8 @@ COMPLETE = 0.9
 SMALL, MOSTLY, NEAR = 0.05, 0.6, 25.0
 # Up to this share of the frame a region takes one vote, where so much of it is known.
 VOTING, KNOWN = 0.01, 0.3
+# So does one around which a plate is so near to the model's colours: levels, at most, that a cell counts; cells that "around" is.
+AGREED, FAR, AROUND = 40.0, 64.0, 1.5
 # From what part of a vote on one colour is taken alone, below which it is mixed with the others; and how softly.
 SURE, SOFT = 0.3, 0.08
 
@@ -110,6 +112,8 @@ def finish(
         painted[mine] = not len(known.colours)
     found, blur = cells.unmix(painted)
     sure = _voted(found, cells, areas, votes)
+    if plates:
+        sure |= _shown(found, cells.colours, areas, ink.opacity, plates, labels)
     flat = _uint8(found)
     for mine, known in bound:
         snapped, stray[mine] = _snap(flat[mine], known.colours)
@@ -703,6 +707,51 @@ def _voted(found: np.ndarray, cells: "_Cells", areas: np.ndarray, votes: Sequenc
         chosen = voting[known]
         found[chosen] = vote.settled(of[known], found[chosen])
         decided[chosen] = True
+    return decided
+
+
+def _shown(
+    found: np.ndarray,
+    colours: np.ndarray,
+    areas: np.ndarray,
+    opacity: np.ndarray,
+    plates: Sequence[Plate],
+    labels: np.ndarray | None,
+) -> np.ndarray:
+    """Give small regions the colour that most of them has in a plate, where around them it shows what the model does.
+
+    Of several plates that which agrees best; where a label names plates, one of them. opacity: of the ink (h, w), whose pixels
+    do not count. Returns which regions, bool (areas,).
+    """
+    size = np.bincount(areas.reshape(-1), minlength=len(found))
+    small = (size <= VOTING * areas.size)[areas]
+    least, best = np.full(len(found), np.inf), np.full(len(found), -1)
+    cells = (colours.shape[1], colours.shape[0])
+    for i, plate in enumerate(plates):
+        theirs = cv2.resize(plate.picture, cells, interpolation=cv2.INTER_AREA).astype(np.float32)
+        away = np.abs(colours * 255 - theirs).max(axis=2).clip(max=FAR)
+        away = cv2.resize(cv2.GaussianBlur(away, (0, 0), AROUND), areas.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        bound = None if labels is None else plate.labels
+        mine = small if bound is None or labels is None else small & np.isin(labels, list(bound))
+        count = np.bincount(areas[mine], minlength=len(found))
+        mean = np.bincount(areas[mine], away[mine], len(found)) / np.maximum(count, 1)
+        better = (count > size / 2) & (mean < least) & (mean <= (AGREED if bound is None else np.inf))
+        least[better], best[better] = mean[better], i
+    pixels = np.flatnonzero((best >= 0)[areas] & (opacity < LINE))
+    own = areas.reshape(-1)[pixels].astype(np.int64)
+    shown = np.zeros((len(own), 3), np.uint8)
+    for i, plate in enumerate(plates):
+        mine = best[own] == i
+        shown[mine] = plate.picture.reshape(-1, 3)[pixels[mine]]
+    coarse = (shown >> 3).astype(np.int64) @ np.array([1 << 10, 1 << 5, 1])
+    keys, key, counts = np.unique(own << 15 | coarse, return_inverse=True, return_counts=True)
+    mean = np.stack([np.bincount(key, channel, len(keys)) for channel in shown.T], axis=1) / counts[:, None] / 255
+    of = keys >> 15
+    ranked = np.lexsort((counts, of))
+    most = ranked[np.flatnonzero(np.diff(of[ranked], append=-1))]
+    found[of[most]] = mean[most]
+    decided = np.zeros(len(found), bool)
+    decided[of[most]] = True
     return decided
 
 

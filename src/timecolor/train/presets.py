@@ -121,6 +121,15 @@ _BRIEF: dict[str, Any] = {
     "validation_shots": 2,
 }
 
+_DEBUG_MATCHER = replace(
+    MATCHER,
+    model=MatcherConfig(widths=(8, 16, 16), describe=8),
+    views=(Views(32, 48, 2, 1.0),),
+    queries=16,
+    keys=64,
+    **_BRIEF,
+)
+
 PRESETS: dict[str, Preset | MatcherPreset] = {
     "toon": TOON,
     # From weights that know all protocols (`--init`): no curriculum, a lower rate.
@@ -156,14 +165,8 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
         steps=1_500,
         checkpoint_every=50,
     ),
-    "debug-matcher": replace(
-        MATCHER,
-        model=MatcherConfig(widths=(8, 16, 16), describe=8),
-        views=(Views(32, 48, 2, 1.0),),
-        queries=16,
-        keys=64,
-        **_BRIEF,
-    ),
+    "debug-matcher": _DEBUG_MATCHER,
+    "debug-art": replace(_DEBUG_MATCHER, art=0.5),
 }
 
 
