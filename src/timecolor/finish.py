@@ -75,7 +75,7 @@ SMALL, MOSTLY, NEAR = 0.05, 0.6, 25.0
 # Up to this share of the frame a region takes one vote, where so much of it is known.
 VOTING, KNOWN = 0.01, 0.3
 # So does one around which a plate is so near to the model's colours: levels, at most, that a cell counts; cells that "around" is.
-AGREED, FAR, AROUND = 40.0, 64.0, 1.5
+AGREED, FAR, AROUND = 30.0, 64.0, 1.5
 # From what part of a vote on one colour is taken alone, below which it is mixed with the others; and how softly.
 SURE, SOFT = 0.3, 0.08
 
