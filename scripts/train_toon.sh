@@ -4,8 +4,8 @@
 # Trains the presets of PRESETS ("matcher matcher-further:matcher toon") one after the other, each into OUT/PRESET, B:A from the weights
 # of A, in slices of MINUTES (9) that end with a checkpoint, and stops by itself at the last step. SLICES=1 runs a single slice of
 # the first preset that is not done, for machines that are lent for ten minutes at a time: checkpoints/last.safetensors carries all
-# state to the next. Presets named *-art (matcher-art:matcher-further) learn from the drawings in ART (data/art), which are rendered first where there are none:
-# pip install 'timecolor[art]', and Debian's openclipart-svg for CLIP_ART (/usr/share/openclipart/svg; heads alone without it).
+# state to the next. Presets named *-art (matcher-art:matcher-further) learn from the drawings in ART (data/art), which are rendered
+# first where there are none: pip install 'timecolor[art]', and Debian's openclipart-svg for CLIP_ART (/usr/share/openclipart/svg; heads alone without it).
 # Needs torch, numpy, OpenCV, Pillow, einops, safetensors; one NVIDIA GPU, or CPU cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,21 +20,21 @@ export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" OMP_WAIT_POLICY=PASSIVE
 left=${SLICES:-1000000}
 ART=${ART:-data/art} CLIP_ART=${CLIP_ART:-/usr/share/openclipart/svg}
 for each in ${PRESETS:-matcher matcher-further:matcher toon}; do
-    preset=${each%%:*} from=${each#"$preset"} data=()
+    preset=${each%%:*} from=${each#"$preset"} data=
     case $preset in *-art)
         if [ ! -d "$ART" ]; then
             rm -rf "$ART.part"
             "$PYTHON" -m timecolor.train.art --out "$ART.part" $([ ! -d "$CLIP_ART" ] || echo --clip-art "$CLIP_ART")
             mv "$ART.part" "$ART"
         fi
-        data=(--data "$ART") ;;
+        data=$ART ;;
     esac
     while ((left > 0)); do
         init=
         [ -z "$from" ] || init=$(ls "$OUT/${from#:}"/*.safetensors)
         before=$(tail -n 1 "$OUT/$preset/metrics.jsonl" 2>/dev/null || true)
         "$PYTHON" -W ignore -m timecolor.train --preset "$preset" --out "$OUT/$preset" --device auto --minutes "$MINUTES" \
-            --workers "$WORKERS" ${STEPS:+--steps "$STEPS"} ${init:+--init "$init"} "${data[@]}"
+            --workers "$WORKERS" ${STEPS:+--steps "$STEPS"} ${init:+--init "$init"} ${data:+--data "$data"}
         # A run that is done says nothing more.
         [ "$(tail -n 1 "$OUT/$preset/metrics.jsonl")" != "$before" ] || break
         left=$((left - 1))

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     # made from nothing but the above, and knowing no files
     "world": "shapes shot",
     "train": "shapes geometry layout correspondence denoiser toon diffusion cogvideox weights"
-    " matcher shot sketch codec propagation models media shotfiles world",
+    " matcher shot sketch codec propagation finish models media shotfiles world",
     "evaluate": "shapes geometry layout rope correspondence denoiser toon models weights shot sketch codec finish propagation"
     " matcher colorize media shotfiles world train",
     # what people start

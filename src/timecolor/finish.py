@@ -495,7 +495,7 @@ def _regions(opacity: np.ndarray) -> np.ndarray:
     labels = np.zeros(opacity.shape, np.int32)
     for gap in GAPS:
         labels = _grow(labels, room > gap * unit, HOLE * unit * unit if gap == 0 else 0.0)
-    return _nearest(labels) - 1 if labels.any() else labels
+    return nearest(labels) - 1 if labels.any() else labels
 
 
 def _without_specks(line: np.ndarray, largest: float) -> np.ndarray:
@@ -527,13 +527,13 @@ def _grow(labels: np.ndarray, free: np.ndarray, smallest: float) -> np.ndarray:
     if contested.any():
         gap = contested[parts]
         held = np.where(gap, labels, 0)
-        near = _nearest(held)
+        near = nearest(held)
         # A neighbour seen across a line is no neighbour.
         np.copyto(grown, np.where(part_of[near] == parts, near, held), where=gap)
     return grown
 
 
-def _nearest(labels: np.ndarray) -> np.ndarray:
+def nearest(labels: np.ndarray) -> np.ndarray:
     """Every pixel without a label (0) takes the nearest one's."""
     empty = labels == 0
     if not empty.any():
@@ -724,17 +724,20 @@ def _shown(
     do not count. Returns which regions, bool (areas,).
     """
     size = np.bincount(areas.reshape(-1), minlength=len(found))
-    small = (size <= VOTING * areas.size)[areas]
+    small = np.flatnonzero((size <= VOTING * areas.size)[areas])
+    region = areas.reshape(-1)[small]
     least, best = np.full(len(found), np.inf), np.full(len(found), -1)
     cells = (colours.shape[1], colours.shape[0])
     for i, plate in enumerate(plates):
         theirs = cv2.resize(plate.picture, cells, interpolation=cv2.INTER_AREA).astype(np.float32)
         away = np.abs(colours * 255 - theirs).max(axis=2).clip(max=FAR)
         away = cv2.resize(cv2.GaussianBlur(away, (0, 0), AROUND), areas.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        bound = None if labels is None else plate.labels
-        mine = small if bound is None or labels is None else small & np.isin(labels, list(bound))
-        count = np.bincount(areas[mine], minlength=len(found))
-        mean = np.bincount(areas[mine], away[mine], len(found)) / np.maximum(count, 1)
+        off, own, bound = away.reshape(-1)[small], region, None if labels is None else plate.labels
+        if bound is not None and labels is not None:
+            mine = np.isin(labels.reshape(-1)[small], list(bound))
+            off, own = off[mine], own[mine]
+        count = np.bincount(own, minlength=len(found))
+        mean = np.bincount(own, off, len(found)) / np.maximum(count, 1)
         better = (count > size / 2) & (mean < least) & (mean <= (AGREED if bound is None else np.inf))
         least[better], best[better] = mean[better], i
     pixels = np.flatnonzero((best >= 0)[areas] & (opacity < LINE))

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from timecolor.finish import nearest
 from timecolor.shapes import UInt8
 from timecolor.shot import Reference
 
@@ -76,7 +77,7 @@ class Piece:
         rank = np.zeros(len(flat) + 1, np.uint8)
         rank[order + 1] = np.arange(1, len(flat) + 1)
         colours = np.stack([flat >> 16, flat >> 8 & 255, flat & 255], axis=1)[order].astype(np.uint8)
-        index = _nearest(rank[own]) * inside
+        index = (nearest(rank[own].astype(np.int32)) * inside).astype(np.uint8)
         rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         return Piece(index[box], np.concatenate([np.full((1, 3), 255, np.uint8), colours]), parts)
@@ -184,23 +185,11 @@ class Scene:
         found = cv2.remap(piece.index, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
         index = np.asarray(found, np.uint8)
         there = index > 0
-        filled = _nearest(np.where(index <= piece.parts, index, 0)) if (there & (index <= piece.parts)).any() else index
+        filled = nearest(np.where(index <= piece.parts, index, 0).astype(np.int32))
         slots = np.array([0, *(self._slots[k][c.tobytes()] for c in piece.colours[1 : piece.parts + 1])])
         parts = np.zeros(256, np.uint8)
         parts[: len(slots)] = 2 * slots
         return piece.colours[index], parts[filled] * there, there
-
-
-def _nearest(index: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """Every pixel without a number takes the nearest one's."""
-    empty = index == 0
-    if not empty.any() or empty.all():
-        return index
-    found = cv2.distanceTransformWithLabels(empty.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    which = np.asarray(found[1], np.int32)
-    numbers = np.zeros(int(which.max()) + 1, np.uint8)
-    numbers[which[~empty]] = index[~empty]
-    return numbers[which]
 
 
 # ---------------------------------------------------------------- rendered once
