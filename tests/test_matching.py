@@ -28,6 +28,18 @@ def small() -> Matcher:
     return Matcher(SMALL).eval()
 
 
+@pytest.fixture(scope="module")
+def attending() -> Matcher:
+    """A matcher whose attention says something, as after training."""
+    torch.manual_seed(0)
+    matcher = Matcher(MatcherConfig((8, 16), 8, attention=2)).eval()
+    for layer in matcher.attention:
+        for part in (layer.out, layer.narrow):
+            torch.nn.init.normal_(part.weight, std=0.3)
+        torch.nn.init.normal_(layer.theirs, std=0.3)
+    return matcher
+
+
 def figure(scale=1.0, at=(120, 84), mirrored=False, size=(160, 240), colours=(RED, BLUE, GREEN)):
     """A bird of three parts, and where it is."""
     fills, lines = np.full((*size, 3), 255, np.uint8), np.zeros(size, np.uint8)
@@ -118,7 +130,7 @@ def test_a_place_every_stride_at_any_size(small, size):
     drawing = figure(scale=0.2, at=(size[1] // 2, size[0] // 2), size=size)
     places = tuple(-(-n // STRIDE) for n in size)
     assert recoloured(small, [picture(scale=0.2, at=(size[1] // 2, size[0] // 2), size=size)], drawing).shape == (*places, 3)
-    assert small(torch.zeros(1, 2, *size)).shape == (1, SMALL.describe, *places)
+    assert small(torch.zeros(1, 2, *size))[0].shape == (1, SMALL.describe, *places)
 
 
 def test_what_is_found_does_not_depend_on_what_was_asked_before(small):
@@ -148,12 +160,27 @@ def test_an_area_is_described_as_the_piece_that_holds_it(small):
     picture = torch.zeros(2, 96, 160)
     picture[0, 20:60:5, 50:101:7], picture[1, 24:60, 52:100] = 1, 1
     with torch.inference_mode():
-        found, piece = small.of_area(picture), small(picture[None, :, 8:76, 36:116])[0]
+        found, piece = small.of_area(picture).places, small(picture[None, :, 8:76, 36:116])[0][0]
     assert found.shape == (SMALL.describe, 48, 80)
     torch.testing.assert_close(found[:, 4:38, 18:58], piece)
     assert not found[:, :4].any()
     assert not found[:, :, 58:].any()
-    assert not small.of_area(torch.zeros(2, 30, 41)).any()
+    assert not small.of_area(torch.zeros(2, 30, 41)).places.any()
+
+
+def test_a_drawing_looks_at_its_references_in_any_order_and_they_not_at_it(attending):
+    drawing, one, other = torch.zeros(3, 2, 64, 96).unbind(0)
+    for picture, step in ((drawing, 5), (one, 7), (other, 9)):
+        picture[0, 10:50:step, 20:70] = 1
+        picture[1, 8:52, 16:80] = 1
+    with torch.inference_mode():
+        seen = [attending.of_area(picture) for picture in (one, other)]
+        alone, beside = attending.of_area(drawing).places, attending.of_area(drawing, seen).places
+        torch.testing.assert_close(attending.of_area(drawing, seen[::-1]).places, beside)
+        blank = attending.of_area(torch.zeros(2, 64, 96))
+        torch.testing.assert_close(attending.of_area(drawing, [blank]).places, alone)
+    assert (beside - alone).abs().max() > 0.01
+    assert [len(view.tokens) for view in seen] == [2, 2]
 
 
 def test_what_is_found_in_a_picture_of_the_place_keeps_the_models_colours(embedded):

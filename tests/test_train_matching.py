@@ -1,5 +1,6 @@
 """Training of the matcher: scenes as a pure function of the step, parts that lie on their lines, a loss that means something."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from timecolor import weights
-from timecolor.matcher import Matcher
+from timecolor.matcher import Described, Matcher, MatcherConfig
 from timecolor.train.batches import loader
 from timecolor.train.loop import train
 from timecolor.train.matching import Matching, Pairs, Steps, losses, make_pairs
@@ -127,8 +128,8 @@ class _Knowing(Matcher):
         self.told = iter(told)
         self.table = torch.nn.functional.normalize(torch.randn(256, 64, generator=torch.Generator().manual_seed(0)), dim=1)
 
-    def of_area(self, _: torch.Tensor) -> torch.Tensor:
-        return self.table[next(self.told).long()].movedim(-1, 0)
+    def of_area(self, picture: torch.Tensor, references: Sequence[Described] = ()) -> Described:
+        return Described(self.table[next(self.told).long()].movedim(-1, 0), [])
 
     def likeness(self, queries, keys):
         return (40 * (queries @ keys.mT - 1)).exp(), torch.full(queries.shape[:2], np.exp(-25.0))
@@ -137,13 +138,13 @@ class _Knowing(Matcher):
 def test_the_loss_is_small_for_one_who_knows_and_large_for_one_who_errs():
     batch = pairs(frames=0.0, labelled=1.0)
     preset = replace(DEBUG, queries=64, keys=1024)
-    told = torch.cat([batch.parts, batch.theirs.flatten(0, 1)])
+    told = torch.cat([batch.theirs.flatten(0, 1), batch.parts])
     knows, about = losses(_Knowing(told), batch, preset, torch.Generator().manual_seed(0))
     assert knows.shape == (4,)
     assert knows.max() < 1
     assert about["found"] > 0.95
     # The drawings' parts are taken for their neighbours' in the table.
-    wrong = torch.cat([batch.parts + 2, batch.theirs.flatten(0, 1)])
+    wrong = torch.cat([batch.theirs.flatten(0, 1), batch.parts + 2])
     errs, about = losses(_Knowing(wrong), batch, preset, torch.Generator().manual_seed(0))
     assert errs.min() > 1
     assert about["found"] < 0.2
@@ -161,3 +162,29 @@ def test_loss_falls_on_one_batch():
             optimizer.zero_grad()
         found.append(loss.item())
     assert found[-1] < 0.7 * found[0]
+
+
+def test_attention_is_learned_beside_what_is_known(tmp_path):
+    """Weights without attention say the same in a model that has it; then the references reach the drawing."""
+    plain = Matching(DEBUG, CPU)
+    plain.save(tmp_path / "plain.safetensors", plain.model.state_dict(), 0)
+    looking = Matching(replace(DEBUG, model=MatcherConfig((8, 16, 16), 8, attention=1), rate=1e-2), CPU)
+    looking.fill_in(tmp_path / "plain.safetensors")
+    plain.fill_in(tmp_path / "plain.safetensors")
+    batch = pairs(frames=0.0, labelled=1.0)
+    before, same_as = (losses(x.model, batch, x.preset, torch.Generator().manual_seed(0))[0] for x in (looking, plain))
+    torch.testing.assert_close(before, same_as)
+
+    def described(reference: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return looking.model.of_area(batch.drawing[0], [looking.model.of_area(reference)]).places
+
+    one, other = batch.references[0, 0], batch.references[1, 0]
+    assert torch.equal(described(one), described(other))
+    for _ in range(3):
+        losses(looking.model, batch, looking.preset, torch.Generator().manual_seed(0))[0].mean().backward()
+        for optimizer in looking.optimizers():
+            optimizer.step()
+    assert not torch.allclose(described(one), described(other))
+    with pytest.raises(ValueError, match="start from weights of its sizes"):
+        Matching(replace(DEBUG, model=MatcherConfig((8, 16, 16), 16)), CPU).fill_in(tmp_path / "plain.safetensors")

@@ -5,8 +5,10 @@ every second pixel, so that nothing need be closed, and is asked through a softm
 model's pointer is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +21,31 @@ STRIDE = 2  # pixels to a described place
 # and the gradient of what follows is wrong in bfloat16 on a CPU (docs/method.md).
 AROUND = 16
 INPUTS = 2  # lines, and the area that they are of
+HEADS = 4
+WAVES = 4  # by which attention is told where in its picture a token is, an axis
 
 
 @dataclass(frozen=True, slots=True)
 class MatcherConfig:
-    """widths: channels at strides 2, 4, 8 ...; describe: numbers to a place."""
+    """widths: channels at strides 2, 4, 8 ...; describe: numbers to a place; attention: layers of it."""
 
     widths: tuple[int, ...] = (32, 64, 128, 192, 256)
     describe: int = 64
+    attention: int = 0
+
+
+class Described(NamedTuple):
+    """A picture's descriptions, and the tokens that others may look at, of each layer of attention: none where it is blank."""
+
+    places: Float[Tensor, "d y x"]
+    tokens: Sequence[Float[Tensor, "n c"]]
 
 
 class Matcher(nn.Module):
     """A U-Net over line art. The same network reads drawing and reference.
+
+    One stride above the deepest its cells are tokens: those of a picture look at one another, and those of a drawing at its
+    references' too. References never look at the drawing, so they are described once a shot.
 
     scale: of the cosine between two descriptions, in the softmax. nothing: the description of "in no reference".
     """
@@ -44,13 +59,19 @@ class Matcher(nn.Module):
         ups = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in ups)
         self.join = nn.ModuleList(_Conv(b, b) for _, b in ups)
+        self.attention = nn.ModuleList(_Attention(widths[-2]) for _ in range(config.attention))
         self.head = nn.Conv2d(widths[0], config.describe, 1)
         self.scale = nn.Parameter(torch.tensor(2.5))
         self.nothing = nn.Parameter(torch.randn(config.describe))
         self.nothing_bias = nn.Parameter(torch.zeros(()))
 
-    def forward(self, drawings: Float[Tensor, "b 2 h w"]) -> Float[Tensor, "b d y x"]:
-        """Descriptions at every `STRIDE`-th pixel. drawings: darkness of lines and the area, in [0, 1]."""
+    def forward(
+        self, drawings: Float[Tensor, "b 2 h w"], references: Sequence[Described] = ()
+    ) -> tuple[Float[Tensor, "b d y x"], list[Tensor]]:
+        """Descriptions at every `STRIDE`-th pixel, and tokens (b n c) of each layer.
+
+        drawings: darkness of lines and the area, in [0, 1]. references: those that they are compared with.
+        """
         h, w = drawings.shape[-2:]
         padded = F.pad(drawings, (0, w % STRIDE, 0, h % STRIDE))
         x = self.stem(F.pixel_unshuffle(padded, STRIDE))
@@ -58,26 +79,37 @@ class Matcher(nn.Module):
         for down in self.down:
             seen.append(x)
             x = down(x)
-        for up, join in zip(self.up, self.join, strict=True):
+        tokens: list[Tensor] = []
+        for i, (up, join) in enumerate(zip(self.up, self.join, strict=True)):
             beside = seen.pop()
             x = join(beside + F.interpolate(up(x), size=beside.shape[-2:], mode="bilinear"))
-        return self.head(x)
+            if not i:
+                x, tokens = self._attended(x, references)
+        return self.head(x), tokens
 
-    def of_area(self, picture: Float[Tensor, "2 h w"]) -> Float[Tensor, "d y x"]:
-        """Descriptions of one picture, worked out where its area lies; 0 elsewhere."""
+    def _attended(self, x: Tensor, references: Sequence[Described]) -> tuple[Tensor, list[Tensor]]:
+        own, where, tokens = x.flatten(2).mT, _waves(*x.shape[2:]).to(x), []
+        for i, layer in enumerate(self.attention):
+            theirs = [r.tokens[i] for r in references if r.tokens]
+            own, shown = layer(own, where, torch.cat(theirs).expand(len(x), -1, -1) if theirs else None)
+            tokens.append(shown)
+        return own.mT.unflatten(2, x.shape[2:]), tokens
+
+    def of_area(self, picture: Float[Tensor, "2 h w"], references: Sequence[Described] = ()) -> Described:
+        """What `forward` finds of one picture, worked out where its area lies; descriptions are 0 elsewhere."""
         h, w = picture.shape[1:]
-        found = picture.new_zeros(self.config.describe, -(-h // STRIDE), -(-w // STRIDE))
+        found, tokens = picture.new_zeros(self.config.describe, -(-h // STRIDE), -(-w // STRIDE)), []
         at = picture[1].nonzero()
         if len(at):
             low = (at.amin(0) - AROUND).clamp(min=0) // STRIDE * STRIDE
             y, x = low.tolist()
             y1, x1 = (at.amax(0) + 1 + AROUND).tolist()
-            here = self(picture[None, :, y:y1, x:x1])[0]
-            rows, columns = here.shape[1:]
+            here, tokens = self(picture[None, :, y:y1, x:x1], references)
+            rows, columns = here.shape[2:]
             found = F.pad(
-                here, (x // STRIDE, found.shape[2] - x // STRIDE - columns, y // STRIDE, found.shape[1] - y // STRIDE - rows)
+                here[0], (x // STRIDE, found.shape[2] - x // STRIDE - columns, y // STRIDE, found.shape[1] - y // STRIDE - rows)
             )
-        return found
+        return Described(found, [layer[0] for layer in tokens])
 
     def likeness(self, queries: Float[Tensor, "b q d"], keys: Float[Tensor, "b k d"]) -> tuple[Tensor, Tensor]:
         """How like each place is to each of a reference's (b q k), and to none of them (b q), against the likest, which has 1.
@@ -113,3 +145,37 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(x))
+
+
+class _Attention(nn.Module):
+    """Tokens look at those of their own picture and at others. Adds nothing before it is trained."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.where = nn.Linear(4 * WAVES, width, bias=False)
+        self.theirs = nn.Parameter(torch.zeros(width))
+        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.out = nn.Linear(width, width, bias=False)
+        self.wide, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width, bias=False)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.narrow.weight)
+
+    def forward(
+        self, own: Float[Tensor, "b n c"], where: Float[Tensor, "n w"], theirs: Float[Tensor, "b m c"] | None
+    ) -> tuple[Float[Tensor, "b n c"], Float[Tensor, "b n c"]]:
+        """The tokens as they leave, and as others may see them."""
+        shown = self.norm(own) + self.where(where)
+        seen = shown if theirs is None else torch.cat([shown, theirs + self.theirs], dim=1)
+        looks = ((self.query, shown), (self.key, seen), (self.value, seen))
+        q, k, v = (look(x).unflatten(2, (HEADS, -1)).transpose(1, 2) for look, x in looks)
+        own = own + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return own + self.narrow(F.silu(self.wide(self.after(own)))), shown
+
+
+def _waves(rows: int, columns: int) -> Float[Tensor, "n w"]:
+    """Where in its picture each cell is: sines and cosines of 1 to `WAVES` half turns across it, row by row."""
+    turns = torch.arange(1, WAVES + 1) * torch.pi
+    y, x = ((torch.arange(n)[:, None] + 0.5) / n * turns for n in (rows, columns))
+    axes = [torch.cat([a.sin(), a.cos()], dim=1) for a in (y, x)]
+    return torch.cat([axes[0].repeat_interleave(columns, dim=0), axes[1].repeat(rows, 1)], dim=1)

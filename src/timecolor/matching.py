@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from timecolor.denoiser import Picture
 from timecolor.finish import Vote, apart, to_lab
 from timecolor.geometry import Clip
-from timecolor.matcher import STRIDE, Matcher
+from timecolor.matcher import STRIDE, Described, Matcher
 from timecolor.shapes import Bool, Float, Int, UInt8
 from timecolor.sketch import lines_in
 
@@ -88,7 +88,7 @@ class Carrier:
             if group is None or not at.any():
                 continue
             own = lines if area.mask.all() else lines_in(lines, area.mask)
-            shares = group.shares(self._matcher, _described(self._matcher, own, area.mask)[:, at].T)
+            shares = group.shares(self._matcher, _described(self._matcher, own, area.mask, group.seen).places[:, at].T)
             vote = Vote(at, shares.cpu().numpy(), group.shades, group.alike)
             made[at] = vote.settled(_pooled(shares, _at_places(regions)[at]).cpu().numpy(), made[at])
             votes.append(vote)
@@ -106,7 +106,7 @@ class Carrier:
         if group is None:
             return colours
         n, m = colours.shape[:2]
-        described = _described(self._matcher, lines, np.ones(lines.shape, bool))
+        described = _described(self._matcher, lines, np.ones(lines.shape, bool), group.seen).places
         y, x = ((np.arange(k) * 2 + 1) * size // (2 * k) for k, size in ((n, described.shape[1]), (m, described.shape[2])))
         shares = group.shares(self._matcher, described[:, y[:, None], x].flatten(1).T).cpu().numpy()
         own = colours.reshape(-1, 3).astype(np.float32)
@@ -130,10 +130,11 @@ class Carrier:
 class _Group:
     """References that are looked at together.
 
-    keys: (k, d), described places. shade: (k, m + 1), which of the group's shades each has, the last for what is behind; all
-    sum to 1. shades: (m, 3), in [0, 1]. alike: (m, m), how much a shade counts as another.
+    seen: as the matcher sees them. keys: (k, d), described places. shade: (k, m + 1), which of the group's shades each has, the
+    last for what is behind; all sum to 1. shades: (m, 3), in [0, 1]. alike: (m, m), how much a shade counts as another.
     """
 
+    seen: Sequence[Described]
     keys: Tensor
     shade: Tensor
     shades: Float[np.ndarray, "m 3"]
@@ -144,18 +145,19 @@ class _Group:
         """seen: pictures, where they may be taken from, and whether they show what is behind."""
         places = [_at_places(known) for _, known, _ in seen]
         dense = min(1.0, MOST_KEYS / sum(int(at.sum()) for at in places))
-        keys, colours, behind = [], [], []
+        views, keys, colours, behind = [], [], [], []
         for (picture, known, place), at in zip(seen, places, strict=True):
             # Of each picture as many as of any other of its size, so that their order does not matter.
             some = np.linspace(0, at.sum() - 1, max(1, round(dense * at.sum()))).round().astype(np.int64)
-            keys.append(_described(matcher, picture.lines, known)[:, at].T[some])
+            views.append(_described(matcher, picture.lines, known))
+            keys.append(views[-1].places[:, at].T[some])
             colours.append(_at_places(picture.fills)[at][some])
             behind.append(np.full(len(some), place))
         described, every, back = torch.cat(keys), np.concatenate(colours), np.concatenate(behind)
         shade, shades = np.full(len(every), -1), np.zeros((0, 3), np.float32)
         shade[~back], shades = _shades(every[~back])
         share = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float() / len(every)
-        return _Group(described, share.to(described.device), shades, _alike(shades, shades))
+        return _Group(views, described, share.to(described.device), shades, _alike(shades, shades))
 
     def shares(self, matcher: Matcher, queries: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """How likely each place has each shade; what is missing to 1 is behind, or in none of the references."""
@@ -179,11 +181,14 @@ def _pooled(shares: Float[Tensor, "n m"], region: Int[np.ndarray, " n"]) -> Floa
     return shares.lerp((sums[:, :-1] / sums[:, -1:])[of], POOLED)
 
 
-def _described(matcher: Matcher, lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> Float[Tensor, "d y x"]:
+def _described(
+    matcher: Matcher, lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"], references: Sequence[Described] = ()
+) -> Described:
     first = next(matcher.parameters())
     seen = torch.from_numpy(np.stack([lines.astype(np.float32) / 255, area.astype(np.float32)]))
     with torch.inference_mode():
-        return matcher.of_area(seen.to(first.device, first.dtype)).float()
+        found = matcher.of_area(seen.to(first.device, first.dtype), references)
+    return found._replace(places=found.places.float())
 
 
 def _at_places(picture: np.ndarray) -> np.ndarray:

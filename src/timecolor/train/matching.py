@@ -1,6 +1,7 @@
 """What the matcher learns from: drawings of the world beside references of the same characters, with the parts of both."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -210,11 +211,11 @@ class Matching:
         self._validation: list[Pairs] | None = None
 
     def fill_in(self, path: Path) -> None:
-        """Take over the weights in a file."""
-        known = weights.load_matcher(path)
-        if known.config != self.preset.model:
-            raise ValueError(f"{path}: holds {known.config}, the preset has {self.preset.model}; start from weights of its sizes")
-        self.model.load_state_dict(known.state_dict())
+        """Take over the weights in a file; layers of attention beyond its own stay as they are, and add nothing yet."""
+        known, model = weights.load_matcher(path), self.preset.model
+        if known.config.attention > model.attention or replace(known.config, attention=model.attention) != model:
+            raise ValueError(f"{path}: holds {known.config}, the preset has {model}; start from weights of its sizes")
+        self.model.load_state_dict(known.state_dict(), strict=False)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for matrices (Jordan et al. 2024), AdamW for all else."""
@@ -259,17 +260,17 @@ def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset, generator: tor
 
     Half of the sample is of places as they come, half so that a small part counts nearly as much as a large one.
     """
-    b, r = batch.references.shape[:2]
     # What is drawn by chance is drawn where the batch is, so that every device sees the same.
     at, shown = _sampled(batch, preset.queries, generator), batch.shown.flatten(1).float()
     known = torch.multinomial(shown + 1e-6, min(preset.keys, shown.shape[1]), generator=generator)
     asked = batch.parts.flatten(1).gather(1, at).long()[..., None]
     parts, there = batch.theirs.flatten(1).gather(1, known).long(), shown.gather(1, known)
-    pictures = torch.cat([batch.drawing, batch.references.flatten(0, 1)])
-    pictures, at, known, asked, parts, there = (x.to(matcher.scale.device) for x in (pictures, at, known, asked, parts, there))
+    sent = (x.to(matcher.scale.device) for x in (batch.drawing, batch.references, at, known, asked, parts, there))
+    drawing, pictures, at, known, asked, parts, there = sent
 
-    described = torch.stack([matcher.of_area(picture) for picture in pictures])
-    own, theirs = described[:b].flatten(2), described[b:].unflatten(0, (b, r)).transpose(1, 2).flatten(2)
+    seen = [[matcher.of_area(picture) for picture in each] for each in pictures]
+    own = torch.stack([matcher.of_area(*each).places for each in zip(drawing, seen, strict=True)]).flatten(2)
+    theirs = torch.stack([torch.cat([picture.places.flatten(1) for picture in each], dim=1) for each in seen])
     queries = own.gather(2, at[:, None].expand(-1, own.shape[1], -1)).mT
     keys = theirs.gather(2, known[:, None].expand(-1, theirs.shape[1], -1)).mT
     fits, nothing = matcher.likeness(queries, keys)

@@ -165,6 +165,18 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
         steps=1_500,
         checkpoint_every=50,
     ),
+    # From weights that know the world at that size: a drawing looks at what it is compared with.
+    "matcher-attention": replace(
+        MATCHER,
+        model=MatcherConfig(attention=2),
+        views=(Views(160, 240, 8, 0.2), Views(240, 360, 6, 0.8)),
+        frames=0.2,
+        rate=1.2e-3,
+        cooldown=0.6,
+        seed=3,
+        steps=1_500,
+        checkpoint_every=50,
+    ),
     "debug-matcher": _DEBUG_MATCHER,
     "debug-art": replace(_DEBUG_MATCHER, art=0.5),
 }
