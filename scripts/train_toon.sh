@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # The whole recipe of the embedded weights, from an empty folder: run it again to go on where it was stopped.
 #   scripts/train_toon.sh [OUT=runs] [STEPS]
-# Trains the presets of PRESETS ("matcher matcher-further:matcher toon") one after the other, each into OUT/PRESET, B:A from the weights
-# of A, in slices of MINUTES (9) that end with a checkpoint, and stops by itself at the last step. SLICES=1 runs a single slice of
-# the first preset that is not done, for machines that are lent for ten minutes at a time: checkpoints/last.safetensors carries all
-# state to the next. Presets named *-art (matcher-art:matcher-further) learn from the drawings in ART (data/art), which are rendered
-# first where there are none: pip install 'timecolor[art]', and Debian's openclipart-svg for CLIP_ART (/usr/share/openclipart/svg; heads alone without it).
+# Trains the presets of PRESETS (below) one after the other, each into OUT/PRESET, B:A from the weights of A, in slices of MINUTES (9)
+# that end with a checkpoint, and stops by itself at the last step. SLICES=1 runs a single slice of the first preset that is not
+# done, for machines that are lent for ten minutes at a time: checkpoints/last.safetensors carries all state to the next.
+# Presets named *-art (matcher-art:matcher-further) learn from the drawings in ART (data/art), which are rendered first where there
+# are none: pip install 'timecolor[art]', and Debian's openclipart-svg for CLIP_ART (/usr/share/openclipart/svg; heads alone without it).
+# judge:A:B learns from SHOTS (96) coloured with the weights of A and B; it is not cut into slices (ten minutes on two cores).
 # Needs torch, numpy, OpenCV, Pillow, einops, safetensors; one NVIDIA GPU, or CPU cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,8 +20,17 @@ WORKERS=${WORKERS:-$((CORES > 4 ? CORES - 2 : 1))}
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" OMP_WAIT_POLICY=PASSIVE
 left=${SLICES:-1000000}
 ART=${ART:-data/art} CLIP_ART=${CLIP_ART:-/usr/share/openclipart/svg}
-for each in ${PRESETS:-matcher matcher-further:matcher toon}; do
+for each in ${PRESETS:-matcher matcher-further:matcher matcher-attention:matcher-further toon judge:toon:matcher-attention}; do
     preset=${each%%:*} from=${each#"$preset"} data=
+    if [ "$preset" = judge ]; then
+        [ ! -e "$OUT/judge/judge.safetensors" ] && ((left > 0)) || continue
+        from=${from#:}
+        "$PYTHON" -W ignore -m timecolor.train.judging --out "$OUT/judge" --workers "$((CORES > 2 ? CORES - 1 : CORES))" \
+            --toon "$(ls "$OUT/${from%%:*}"/*.safetensors)" --matcher "$(ls "$OUT/${from#*:}"/*.safetensors)" \
+            ${SHOTS:+--shots "$SHOTS"} ${STEPS:+--steps "$STEPS"}
+        left=$((left - 1))
+        continue
+    fi
     case $preset in *-art)
         if [ ! -d "$ART" ]; then
             rm -rf "$ART.part"

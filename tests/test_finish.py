@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from timecolor import finish as finish_module
+from timecolor.choice import Offers
 from timecolor.finish import FinishOptions, Palette, Vote, finish, palette_of, palettes_of, regions
+from timecolor.propagation import Way
 from timecolor.shot import Labels, Reference, Shot
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -379,7 +381,8 @@ def test_a_plate_is_carried_along_a_flow_of_any_size():
     flow = np.zeros((32, 48, 2), np.float32)
     flow[..., 0] = -4  # at half the size: 8 pixels to the left in the plate
     colours = cv2.resize(moved, (24, 16), interpolation=cv2.INTER_AREA) / 255
-    still, carried = (finisher(colours, sketch[0], flows=flows)[8:-8, 16:-8].astype(int) for flows in ((), [[flow]]))
+    ways = [Way(None, np.zeros((32, 48), np.float32)), Way(flow, np.zeros((32, 48), np.float32))]
+    still, carried = (finisher(colours, sketch[0], ways=[some])[8:-8, 16:-8].astype(int) for some in (ways[:1], ways))
     truth = moved[8:-8, 16:-8].astype(int)
     assert np.abs(carried - truth).mean() < 0.5 * np.abs(still - truth).mean()
 
@@ -423,6 +426,12 @@ def test_a_finisher_knows_what_finish_is_told():
         assert np.array_equal(got, expected)
 
 
+def last(offers: Offers) -> np.ndarray:
+    """The last offer that there is, whatever it is worth."""
+    k = offers.there.shape[1]
+    return k - 1 - offers.there[:, ::-1].argmax(axis=1)
+
+
 def voted(red: float) -> np.ndarray:
     """A small and a large circle where the model sees grey everywhere, and all places around say red to this degree."""
     sketch = np.full((120, 160, 3), 255, np.uint8)
@@ -434,7 +443,7 @@ def voted(red: float) -> np.ndarray:
     shares = np.tile(np.array([[red, 0.0]], np.float32), (at.sum(), 1))
     vote = Vote(at, shares, shades, np.eye(2, dtype=np.float32))
     grey = np.full((30, 40, 3), 0.5, np.float32)
-    return finish(grey, sketch, NO_LINES, votes=[vote])
+    return finish(grey, sketch, NO_LINES, votes=[vote], choose=last)
 
 
 def test_a_small_region_takes_what_its_places_say_together():
@@ -450,41 +459,83 @@ def test_a_vote_that_knows_little_changes_nothing_and_half_a_vote_half():
     assert np.abs(half - (166, 77, 77)).max() <= 3
 
 
-def beside(around: int, labels: bool = False) -> np.ndarray:
-    """A small circle that the model does not see, and a plate that shows it in red, on grey that is so many levels off."""
+def circled(colour, ground) -> np.ndarray:
+    """A small circle of a colour on a ground."""
+    return cv2.circle(np.full((120, 160, 3), ground, np.uint8), (40, 60), 6, colour, -1)
+
+
+def offered(plates, labels=None, own=128, choose=last) -> tuple[np.ndarray, Offers]:
+    """A small circle that the model does not see, finished, and what it was offered."""
     sketch = cv2.circle(np.full((120, 160, 3), 255, np.uint8), (40, 60), 6, (0, 0, 0), 1)
-    shown = cv2.circle(np.full((120, 160, 3), 128 + around, np.uint8), (40, 60), 6, (204, 26, 26), -1)
-    here = np.ones((120, 160), np.uint8)
-    here[:, 80:] = 2
-    plate = finish_module.Plate(shown, frozenset({1}) if labels else None)
-    grey = np.full((30, 40, 3), 128 / 255, np.float32)
-    return finish(grey, sketch, replace(NO_LINES, fill="flat"), labels=here if labels else None, plates=[plate])
+    seen: list[Offers] = []
+
+    def kept(offers: Offers) -> np.ndarray:
+        seen.append(offers)
+        return choose(offers)
+
+    grey = np.full((30, 40, 3), own / 255, np.float32)
+    made = finish(grey, sketch, replace(NO_LINES, fill="flat"), labels=labels, plates=plates, choose=kept)
+    assert np.abs(made[20, 100].astype(int) - own).max() <= 2  # the place itself is large, and the model's
+    return made, seen[0]
 
 
-@pytest.mark.parametrize(("around", "labels", "taken"), [(5, False, True), (60, False, False), (60, True, True)])
-def test_a_small_region_takes_what_a_plate_shows_that_looks_as_the_model_does_around_it(around, labels, taken):
-    made = beside(around, labels)
-    wanted = (204, 26, 26) if taken else (128, 128, 128)
-    assert np.abs(made[60, 40].astype(int) - wanted).max() <= 4
-    assert np.abs(made[20, 100].astype(int) - 128).max() <= 2  # the place itself is large, and the model's
+def test_a_small_region_is_offered_what_most_of_it_has_in_a_plate_and_how_the_plate_stands_around_it():
+    red = np.array((204, 26, 26), np.uint8)
+    misfit = np.zeros((60, 80), np.float32)
+    misfit[:, :40] = 0.75
+    made, offers = offered([finish_module.Plate(circled(red.tolist(), 138), way=3, misfit=misfit)])
+    assert np.abs(made[60, 40].astype(int) - red).max() <= 1
+    assert offers.there.tolist() == [[True, False, True]]
+    assert offers.source.tolist() == [0, 1, 3]
+    assert offers.size[0] == pytest.approx(np.pi * 5.5**2 / (120 * 160), rel=0.2)
+    np.testing.assert_allclose(offers.colours[0, 0], 128 / 255, atol=0.01)
+    assert offers.apart[0, 2] > offers.around[0, 2] > 10
+    assert offers.misfit[0, 2] == pytest.approx(0.75, abs=0.01)
+    assert offers.most[0, 2] == 1
+    assert not offers.named.any()
+    kept, _ = offered([finish_module.Plate(circled(red.tolist(), 138))], choose=lambda offers: np.zeros(1, int))
+    assert np.abs(kept[60, 40].astype(int) - 128).max() <= 2
 
 
-def test_a_plate_says_nothing_where_labels_give_it_nothing():
-    sketch = cv2.circle(np.full((120, 160, 3), 255, np.uint8), (40, 60), 6, (0, 0, 0), 1)
-    shown = np.full((120, 160, 3), 200, np.uint8)
-    labels, grey = np.ones((120, 160), np.uint8), np.full((30, 40, 3), 0.5, np.float32)
-    without = finish(grey, sketch, NO_LINES, labels=labels)
-    assert np.array_equal(
-        finish(grey, sketch, NO_LINES, labels=labels, plates=[finish_module.Plate(shown, frozenset({2}))]), without
+def test_a_plate_offers_where_labels_name_it_and_nowhere_else():
+    labels = np.ones((120, 160), np.uint8)
+    plate = circled((204, 26, 26), 200)
+    made, offers = offered([finish_module.Plate(plate, frozenset({2}))], labels)
+    assert np.abs(made[60, 40].astype(int) - 128).max() <= 2
+    assert not offers.there[0, 2]
+    assert not offers.named.any()
+    made, offers = offered([finish_module.Plate(plate, frozenset({1}))], labels)
+    assert np.abs(made[60, 40].astype(int) - (204, 26, 26)).max() <= 1
+    assert offers.named.tolist() == [[False, False, True]]
+
+
+def test_the_commonest_colour_of_each_group():
+    colours = np.array([[200, 10, 10], [202, 10, 10], [10, 200, 10], [7, 7, 7], [90, 90, 90], [91, 91, 91]], np.uint8)
+    found, share = finish_module.commonest(colours, np.array([0, 0, 0, 2, 2, 2]), 4)
+    np.testing.assert_allclose(found * 255, [[201, 10, 10], [0, 0, 0], [90.5, 90.5, 90.5], [0, 0, 0]])
+    np.testing.assert_allclose(share, [2 / 3, 0, 2 / 3, 0])
+    rng = np.random.default_rng(0)
+    many = np.sort(rng.integers(0, 2500, 20_000))
+    one = rng.integers(0, 255, (2500, 3)).astype(np.uint8)
+    found, share = finish_module.commonest(one[many], many, 2500)
+    there = np.bincount(many, minlength=2500) > 0
+    np.testing.assert_allclose(found[there] * 255, one[there], atol=1e-9)
+    assert (share[there] == 1).all()
+
+
+def test_a_region_that_is_patterned_in_a_plate_takes_its_detail_unless_references_are_flat_all_over():
+    sketch = np.full((120, 160, 3), 255, np.uint8)
+    cv2.rectangle(sketch, (40, 40), (69, 69), (0, 0, 0), 1)
+    striped = np.full((120, 160, 3), 128, np.uint8)
+    for row in range(0, 120, 8):
+        striped[row : row + 4] = (80, 120, 200)
+        striped[row + 4 : row + 6] = (90, 160, 200)
+    seen = cv2.resize(striped, (40, 30), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    flat = Palette(np.array([[80, 120, 200]], np.uint8), complete=True)
+    made, kept = (
+        finish(seen, sketch, NO_LINES, palette=palette, plates=[finish_module.Plate(striped)], choose=last)
+        for palette in (None, flat)
     )
-
-
-def test_of_two_plates_the_likelier_decides():
-    sketch = cv2.circle(np.full((120, 160, 3), 255, np.uint8), (40, 60), 6, (0, 0, 0), 1)
-    plates = [
-        finish_module.Plate(cv2.circle(np.full((120, 160, 3), 128 + off, np.uint8), (40, 60), 6, colour, -1))
-        for off, colour in ((30, RED), (4, BLUE))
-    ]
-    grey = np.full((30, 40, 3), 128 / 255, np.float32)
-    for some in (plates, plates[::-1]):
-        assert np.abs(finish(grey, sketch, replace(NO_LINES, fill="flat"), plates=some)[60, 40].astype(int) - BLUE).max() <= 4
+    inside = np.s_[46:64, 46:64]
+    assert np.abs(made[inside].astype(int) - striped[inside]).mean() < 4
+    assert (kept[inside] == (80, 120, 200)).all()

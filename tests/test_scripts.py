@@ -15,7 +15,14 @@ PRESETS = ("debug-matcher", "debug")
 
 
 def run(out: Path, steps: int, presets: str, slices: int = 9, art: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PRESETS": presets, "WORKERS": "0", "PYTHON": sys.executable, "SLICES": str(slices)}
+    environment = {
+        **os.environ,
+        "PRESETS": presets,
+        "WORKERS": "0",
+        "PYTHON": sys.executable,
+        "SLICES": str(slices),
+        "SHOTS": "1",
+    }
     if art is not None:
         environment["ART"] = str(art)
     script = [str(ROOT / "scripts" / "train_toon.sh"), str(out), str(steps)]
@@ -66,3 +73,12 @@ def test_a_preset_of_drawings_by_others_is_given_them(tmp_path):
     ended = run(tmp_path / "runs", 1, "debug-matcher debug-art:debug-matcher", art=tmp_path / "art")
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "runs" / "debug-art" / "matcher.safetensors").exists()
+
+
+def test_the_judge_learns_from_what_the_others_colour(tmp_path):
+    presets = "debug-matcher debug judge:debug:debug-matcher"
+    ended = run(tmp_path, 1, presets)
+    assert ended.returncode == 0, ended.stderr
+    assert "1 of 1 shots" in ended.stdout
+    assert (tmp_path / "judge" / "judge.safetensors").exists()
+    assert "of 1 shots" not in run(tmp_path, 1, presets).stdout

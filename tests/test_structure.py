@@ -33,12 +33,13 @@ MAY_IMPORT = {
     "sketch": "shapes shot",
     "codec": "shapes geometry denoiser shot sketch",
     "propagation": "shapes",
-    "finish": "shapes shot sketch propagation",
+    "choice": "shapes",
+    "finish": "shapes shot sketch propagation choice",
     "matching": "shapes geometry denoiser matcher sketch finish",
     # the façade
     "models": "shapes geometry denoiser toon matcher diffusion weights cogvideox codec propagation",
     "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation"
-    " matching",
+    " choice matching",
     # files
     "media": "shot",
     "shotfiles": "shot media",
@@ -46,7 +47,7 @@ MAY_IMPORT = {
     # made from nothing but the above, and knowing no files
     "world": "shapes shot",
     "train": "shapes geometry layout correspondence denoiser toon diffusion cogvideox weights"
-    " matcher shot sketch codec propagation finish models media shotfiles world",
+    " matcher shot sketch codec propagation choice finish models colorize media shotfiles world",
     "evaluate": "shapes geometry layout rope correspondence denoiser toon models weights shot sketch codec finish propagation"
     " matcher colorize media shotfiles world train",
     # what people start

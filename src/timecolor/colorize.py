@@ -15,6 +15,7 @@ from torch import Tensor
 
 from timecolor import codec, models, propagation
 from timecolor.attention import Execution
+from timecolor.choice import Choose
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Model, Picture, Work
 from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, regions
@@ -164,10 +165,13 @@ class Cancelled(Exception):  # noqa: N818 (not an error)
 
 
 class Colorizer:
-    """A loaded model, for any number of shots."""
+    """A loaded model, for any number of shots.
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    choose: between the colours that small regions are offered; None = the embedded network.
+    """
+
+    def __init__(self, model: Model, choose: Choose | None = None) -> None:
+        self.model, self.choose = model, choose
 
     @classmethod
     def load(
@@ -286,9 +290,10 @@ class Colorizer:
             seen = [codec.letterbox(r, fine, native, 255 if bare else 0) for r in shot.references]
             shows = [picture.shown | on_paper for picture in seen]
             carrier = Carrier(self.model.matcher, seen, shows, () if frames_only else whole)
-        finisher = Finisher.of(shot, drawings.labels, FinishOptions(options.lines, options.finish, options.palette))
+        finishing = FinishOptions(options.lines, options.finish, options.palette)
+        finisher = Finisher.of(shot, drawings.labels, finishing, self.choose)
 
-        shown, held, cells, votes = 0, -1, np.zeros((1, 1, 3), np.float32), ()
+        shown, held, cells, votes, ways = 0, -1, np.zeros((1, 1, 3), np.float32), (), []
         for first, stop, colours in self._sample(drawings, pictures, tracks, options):
             if isinstance(colours, Progress):
                 yield colours
@@ -315,8 +320,11 @@ class Colorizer:
                                 cells, votes = made.colours, made.votes
                         if self.model.draws_lines and options.lines != "model":
                             cells = _fills(cells, drawing)
-                    flows = [_flows(picture, drawing, tracks[r][at]) for r, picture in whole.items()]
-                    yield Coloured(shown + i, finisher(cells, original, None if areas is None else areas[i], flows, votes))
+                        ways = [
+                            propagation.ways(picture.lines, drawing, _flows(picture, drawing, tracks[r][at]))
+                            for r, picture in whole.items()
+                        ]
+                    yield Coloured(shown + i, finisher(cells, original, None if areas is None else areas[i], ways, votes))
                     yield Progress("finishing", shown + i + 1, frames)
                 shown = until
 

@@ -13,7 +13,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from timecolor.propagation import warp
+from timecolor.choice import PLATE, SOURCES, Choose, Offers, judge
+from timecolor.propagation import Way, warp
 from timecolor.shapes import Bool, Float
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.sketch import reference_lines, without_lines
@@ -72,10 +73,12 @@ FLAT_ART = 0.15
 COMPLETE = 0.9
 # Up to this share of the frame, and if so much of it is so near to its colour (Lab), a region is closed, and of one flat colour.
 SMALL, MOSTLY, NEAR = 0.05, 0.6, 25.0
-# Up to this share of the frame a region takes one vote, where so much of it is known.
-VOTING, KNOWN = 0.01, 0.3
-# So does one around which a plate is so near to the model's colours: levels, at most, that a cell counts; cells that "around" is.
-AGREED, FAR, AROUND = 30.0, 64.0, 1.5
+# Up to this share of the frame a region is offered colours besides its own; votes where so much of it is known.
+OFFERED, KNOWN = 0.05, 0.3
+# A region of at least this share of the frame that takes a plate's colour, but has less than so much of it there, is not flat.
+WIDE, MIXED = 0.002, 0.6
+# A plate beside the model's colours: levels, at most, that a cell counts; cells that "around" is; misfit where none is told.
+APART, AROUND, UNTOLD = 64.0, 1.5, 0.2
 # From what part of a vote on one colour is taken alone, below which it is mixed with the others; and how softly.
 SURE, SOFT = 0.3, 0.08
 
@@ -89,6 +92,7 @@ def finish(
     palettes: "Mapping[int, Palette] | None" = None,
     plates: Sequence["Plate"] = (),
     votes: Sequence["Vote"] = (),
+    choose: Choose | None = None,
 ) -> np.ndarray:
     """The final frame, uint8 (h, w, 3).
 
@@ -97,7 +101,7 @@ def finish(
     palettes: label -> its palette; a region of a label named here snaps to that palette alone, any other to `palette`.
     plates: pictures that show the place; where the fills agree with one, its detail is taken.
     votes: on the colours of small regions, which `colours` mixes with those around them; of areas that do not overlap, all of one
-    grid.
+    grid. choose: between a region's own colour, votes and plates; None = the embedded network.
     """
     h, w = sketch.shape[:2]
     if options.lines == "model":
@@ -111,19 +115,26 @@ def finish(
     for mine, known in bound:
         painted[mine] = not len(known.colours)
     found, blur = cells.unmix(painted)
-    sure = _voted(found, cells, areas, votes)
-    if plates:
-        sure |= _shown(found, cells.colours, areas, ink.opacity, plates, labels)
+    sure, patterned = np.zeros(cells.areas, bool), np.zeros(cells.areas, bool)
+    if votes or plates:
+        offers = _offers(found, cells, areas, ink.opacity, plates, labels, votes)
+        chosen = (choose or judge())(offers)
+        other = chosen > 0
+        found[offers.regions[other]] = offers.colours[other, chosen[other]]
+        sure[offers.regions[other]] = True
+        mixed = other & (offers.most[np.arange(len(chosen)), chosen] < MIXED) & (chosen >= PLATE) & (offers.size >= WIDE)
+        patterned[offers.regions[mixed]] = True
     flat = _uint8(found)
     for mine, known in bound:
         snapped, stray[mine] = _snap(flat[mine], known.colours)
         if known.complete:
             closed = mine[cells.closed(found)[mine]]
             stray[closed], sure[closed] = False, True
+            patterned[mine] = False
         if options.palette == "snap":
             flat[mine] = snapped
     fills = flat[areas]
-    loose = stray | painted  # regions that are not one flat colour
+    loose = stray | painted | patterned  # regions that are not one flat colour
     if options.fill == "auto":
         shading = cells.shading(found, blur)
         varying = shading.varying(stray, painted)
@@ -177,11 +188,14 @@ class Vote:
 class Plate:
     """A reference that fills the frame, at the sketch's size and without its drawn lines, uint8 (h, w, 3).
 
-    labels: those whose areas it may colour, None = all.
+    labels: those whose areas it may colour, None = all. way: `choice.PLATE` = as it stands, from there on along which flow.
+    misfit: how badly its lines then lie on the sketch's, at any size; None = not known.
     """
 
     picture: np.ndarray
     labels: frozenset[int] | None = None
+    way: int = PLATE
+    misfit: Float[np.ndarray, "y x"] | None = None
 
 
 def plate_of(reference: Reference, height: int, width: int, labels: frozenset[int] | None = None) -> Plate | None:
@@ -205,10 +219,11 @@ class Finisher:
     palette: Palette | None
     palettes: Mapping[int, Palette] | None
     plates: Sequence[Plate]
+    choose: Choose | None = None
 
     @staticmethod
-    def of(shot: Shot, present: Iterable[int] = (), options: FinishOptions = DEFAULT) -> "Finisher":
-        """present: the labels that the shot's label video holds."""
+    def of(shot: Shot, present: Iterable[int] = (), options: FinishOptions = DEFAULT, choose: Choose | None = None) -> "Finisher":
+        """present: the labels that the shot's label video holds. choose: as in `finish`."""
         height, width = shot.sketch.shape[1:3]
         labels, present = shot.labels, list(present)
         plates = [
@@ -220,6 +235,7 @@ class Finisher:
             palette_of(shot.references) if shot.references and labels is None else None,
             None if labels is None else palettes_of(shot.references, labels, present),
             [plate for plate in plates if plate is not None],
+            choose,
         )
 
     def __call__(
@@ -227,21 +243,21 @@ class Finisher:
         colours: np.ndarray,
         sketch: np.ndarray,
         labels: np.ndarray | None = None,
-        flows: Sequence[Sequence[np.ndarray]] = (),
+        ways: Sequence[Sequence[Way]] = (),
         votes: Sequence[Vote] = (),
     ) -> np.ndarray:
         """`finish` with what is known of the shot. labels: the frame's, where the shot has any.
 
-        flows: for each plate, float (y, x, 2) at any size, in pixels of that size, along which it may lie on this frame as well.
+        ways: for each plate those in which it may lie on this frame, as it stands first, at any size; none = as it stands.
         votes: as in `finish`.
         """
         size = sketch.shape[1::-1]
-        carried = [
-            Plate(warp(plate.picture, _enlarged(flow, size)), plate.labels)
-            for plate, ways in zip(self.plates, flows, strict=False)
-            for flow in ways
-        ]
-        return finish(colours, sketch, self.options, self.palette, labels, self.palettes, [*self.plates, *carried], votes)
+        plates = list(self.plates) if not ways else []
+        for plate, its in zip(self.plates, ways, strict=False):
+            for i, way in enumerate(its):
+                picture = plate.picture if way.flow is None else warp(plate.picture, _enlarged(way.flow, size))
+                plates.append(Plate(picture, plate.labels, min(PLATE + i, SOURCES - 1), way.misfit))
+        return finish(colours, sketch, self.options, self.palette, labels, self.palettes, plates, votes, self.choose)
 
 
 def _enlarged(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -262,7 +278,7 @@ def _take_detail(
     differences, shown = [], []
     for plate in plates:
         mine = where if plate.labels is None or labels is None else where & np.isin(labels, list(plate.labels))
-        shown.append(np.where(mine[..., None], plate.picture, fills))
+        shown.append(cv2.copyTo(plate.picture, mine.view(np.uint8), fills.copy()))
         theirs = cv2.GaussianBlur(cv2.resize(shown[-1], size, interpolation=cv2.INTER_AREA).astype(np.float32), (0, 0), 0.7)
         differences.append(np.abs(ours - theirs).max(axis=2))
     best = np.argmin(differences, axis=0)
@@ -270,8 +286,8 @@ def _take_detail(
     for i, (difference, picture) in enumerate(zip(differences, shown, strict=True)):
         agree = np.clip((OTHER - difference) / (OTHER - SAME), 0, 1) * (best == i)
         if agree.any():
-            share = cv2.resize(agree, (w, h), interpolation=cv2.INTER_LINEAR)[..., None]
-            total += share * (picture.astype(np.float32) - fills)
+            share = cv2.resize(agree, (w, h), interpolation=cv2.INTER_LINEAR)
+            total += cv2.multiply(cv2.subtract(picture, fills, dtype=cv2.CV_32F), cv2.merge([share] * 3))
     fills[:] = np.clip(total + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -680,11 +696,103 @@ def _overlaps(areas: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np
     return keys, np.bincount(inverse, weights=np.diff(at, append=h * w))
 
 
-def _voted(found: np.ndarray, cells: "_Cells", areas: np.ndarray, votes: Sequence[Vote]) -> np.ndarray:
-    """Give the small regions whose places vote the colour that they vote for; which regions, bool (areas,)."""
-    decided = np.zeros(len(found), bool)
+def _offers(
+    found: np.ndarray,
+    cells: "_Cells",
+    areas: np.ndarray,
+    opacity: np.ndarray,
+    plates: Sequence[Plate],
+    labels: np.ndarray | None,
+    votes: Sequence[Vote],
+) -> Offers:
+    """What small regions may take: their own colour, what their places vote for, and of each plate the colour that most has.
+
+    found: own colours (areas, 3). opacity: of the ink (h, w), whose pixels do not count.
+    """
+    size = cells.sums(cells.pixels[:, None])[:, 0]
+    small = size <= OFFERED * areas.size
+    regions = np.flatnonzero(small)
+    number = np.where(small, np.cumsum(small) - 1, -1)
+    of = number[areas].reshape(-1)
+    pixels = np.flatnonzero((of >= 0) & (opacity.reshape(-1) < LINE))
+    # Region by region. A stable sort is by far the fastest of numbers this short.
+    pixels = pixels[np.argsort(of[pixels].astype(np.uint16 if len(regions) < 1 << 16 else np.int64), kind="stable")]
+    of = of[pixels]
+    count = np.bincount(of, minlength=len(regions))
+
+    def mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Of the entries' values, over each region."""
+        total = np.bincount(cells.area, weight, cells.areas)
+        return (np.bincount(cells.area, weight * values, cells.areas) / np.maximum(total, 1e-9))[regions]
+
+    rest = np.abs(cells.colours.reshape(-1, 3)[cells.cell] - found[cells.area]).max(axis=1)
+    voted, known, likeliest = _voted(found, cells, areas, votes)
+    colours, there = [found[regions], voted[regions]], [np.ones(len(regions), bool), known[regions] >= KNOWN]
+    signs: list[list[np.ndarray]] = [[np.zeros(len(regions))] * 5] * 2
+    grid = cells.colours.shape[1::-1]
+    for plate in plates:
+        theirs = cv2.resize(plate.picture, grid, interpolation=cv2.INTER_AREA).astype(np.float32)
+        apart = np.abs(cells.colours * 255 - theirs).max(axis=2).clip(max=APART)
+        misfit = np.full(grid[::-1], UNTOLD) if plate.misfit is None else cv2.resize(plate.misfit, grid)
+        fields = (apart, cv2.GaussianBlur(apart, (0, 0), AROUND), misfit)
+        shown, most = commonest(plate.picture.reshape(-1, 3)[pixels], of, len(regions))
+        mine, named = np.ones(len(pixels), bool), False
+        if labels is not None and plate.labels is not None:
+            mine, named = np.isin(labels.reshape(-1)[pixels], list(plate.labels)), True
+        usable = np.bincount(of, mine, len(regions)) > count / 2
+        colours.append(shown)
+        there.append(usable)
+        signs.append([*(mean(x.reshape(-1)[cells.cell], cells.pixels) for x in fields), most, usable * float(named)])
+    apart, around, misfit, most, named = (np.stack(sign, axis=1).astype(np.float32) for sign in zip(*signs, strict=True))
+    offered = np.stack(colours, axis=1)
+    return Offers(
+        regions=regions,
+        size=size[regions] / areas.size,
+        pixels=pixels,
+        of=of,
+        colours=offered,
+        lab=to_lab(offered),
+        there=np.stack(there, axis=1),
+        source=np.array([0, 1, *(plate.way for plate in plates)]),
+        unexplained=mean(rest, cells.pixels * cells.share),
+        inside=mean(cells.deep, cells.pixels),
+        known=known[regions],
+        likeliest=likeliest[regions],
+        apart=apart,
+        around=around,
+        misfit=misfit,
+        most=most,
+        named=named > 0,
+    )
+
+
+def commonest(colours: np.ndarray, of: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The colour that most pixels of each group have, (count, 3) in [0, 1], and what share of them has it; 0 of an empty group.
+
+    colours: uint8 (n, 3). of: (n,), the group of each, in order. Colours are told apart by 16 levels a channel.
+    """
+    bin_of = (colours >> 4).astype(np.int64) @ np.array([256, 16, 1])
+    best, most = np.zeros(count, np.int64), np.zeros(count)
+    for first in range(0, count, 1024):  # a table of all groups at once may be large
+        last = min(count, first + 1024)
+        here = slice(*np.searchsorted(of, (first, last)))
+        table = np.bincount((of[here] - first) * 4096 + bin_of[here], minlength=(last - first) * 4096).reshape(-1, 4096)
+        best[first:last], most[first:last] = table.argmax(axis=1), table.max(axis=1)
+    same = bin_of == best[of]
+    sums = np.stack([np.bincount(of[same], channel[same], count) for channel in colours.T], axis=1)
+    return sums / np.maximum(most, 1)[:, None] / 255, most / np.maximum(np.bincount(of, minlength=count), 1)
+
+
+def _voted(
+    found: np.ndarray, cells: "_Cells", areas: np.ndarray, votes: Sequence[Vote]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each region what its places vote for, (areas, 3), what part of that is any colour, and what the likeliest.
+
+    A region's own colour, and 0, where less than half of it votes.
+    """
+    voted, known, likeliest = found.copy(), np.zeros(len(found)), np.zeros(len(found))
     if not votes:
-        return decided
+        return voted, known, likeliest
     rows, columns = votes[0].at.shape
     if cells.colours.shape[:2] == (rows, columns):
         place, area, pixels = cells.cell, cells.area, cells.pixels
@@ -692,7 +800,7 @@ def _voted(found: np.ndarray, cells: "_Cells", areas: np.ndarray, votes: Sequenc
         keys, pixels = _overlaps(areas, (rows, columns))
         place, area = keys // len(found), keys % len(found)
     size = np.bincount(area, pixels, len(found))
-    small = size <= VOTING * areas.size
+    small = size <= OFFERED * areas.size
     for vote in votes:
         number = np.cumsum(vote.at).reshape(-1) - 1
         mine = np.flatnonzero(vote.at.reshape(-1)[place] & small[area])
@@ -703,59 +811,11 @@ def _voted(found: np.ndarray, cells: "_Cells", areas: np.ndarray, votes: Sequenc
         weight = pixels[mine, None]
         of, voters = (np.add.reduceat(x, first) for x in (weight * vote.shares[number[place[mine]]], weight))
         of = of / voters
-        known = (voters[:, 0] > size[voting] / 2) & (of.sum(axis=1) >= KNOWN)
-        chosen = voting[known]
-        found[chosen] = vote.settled(of[known], found[chosen])
-        decided[chosen] = True
-    return decided
-
-
-def _shown(
-    found: np.ndarray,
-    colours: np.ndarray,
-    areas: np.ndarray,
-    opacity: np.ndarray,
-    plates: Sequence[Plate],
-    labels: np.ndarray | None,
-) -> np.ndarray:
-    """Give small regions the colour that most of them has in a plate, where around them it shows what the model does.
-
-    Of several plates that which agrees best; where a label names plates, one of them. opacity: of the ink (h, w), whose pixels
-    do not count. Returns which regions, bool (areas,).
-    """
-    size = np.bincount(areas.reshape(-1), minlength=len(found))
-    small = np.flatnonzero((size <= VOTING * areas.size)[areas])
-    region = areas.reshape(-1)[small]
-    least, best = np.full(len(found), np.inf), np.full(len(found), -1)
-    cells = (colours.shape[1], colours.shape[0])
-    for i, plate in enumerate(plates):
-        theirs = cv2.resize(plate.picture, cells, interpolation=cv2.INTER_AREA).astype(np.float32)
-        away = np.abs(colours * 255 - theirs).max(axis=2).clip(max=FAR)
-        away = cv2.resize(cv2.GaussianBlur(away, (0, 0), AROUND), areas.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        off, own, bound = away.reshape(-1)[small], region, None if labels is None else plate.labels
-        if bound is not None and labels is not None:
-            mine = np.isin(labels.reshape(-1)[small], list(bound))
-            off, own = off[mine], own[mine]
-        count = np.bincount(own, minlength=len(found))
-        mean = np.bincount(own, off, len(found)) / np.maximum(count, 1)
-        better = (count > size / 2) & (mean < least) & (mean <= (AGREED if bound is None else np.inf))
-        least[better], best[better] = mean[better], i
-    pixels = np.flatnonzero((best >= 0)[areas] & (opacity < LINE))
-    own = areas.reshape(-1)[pixels].astype(np.int64)
-    shown = np.zeros((len(own), 3), np.uint8)
-    for i, plate in enumerate(plates):
-        mine = best[own] == i
-        shown[mine] = plate.picture.reshape(-1, 3)[pixels[mine]]
-    coarse = (shown >> 3).astype(np.int64) @ np.array([1 << 10, 1 << 5, 1])
-    keys, key, counts = np.unique(own << 15 | coarse, return_inverse=True, return_counts=True)
-    mean = np.stack([np.bincount(key, channel, len(keys)) for channel in shown.T], axis=1) / counts[:, None] / 255
-    of = keys >> 15
-    ranked = np.lexsort((counts, of))
-    most = ranked[np.flatnonzero(np.diff(of[ranked], append=-1))]
-    found[of[most]] = mean[most]
-    decided = np.zeros(len(found), bool)
-    decided[of[most]] = True
-    return decided
+        most = voters[:, 0] > size[voting] / 2
+        chosen = voting[most]
+        voted[chosen] = vote.settled(of[most], found[chosen])
+        known[chosen], likeliest[chosen] = of[most].sum(axis=1), (of[most] @ vote.alike).max(axis=1)
+    return voted, known, likeliest
 
 
 def _neighbourhood(keys: np.ndarray, count: int, share: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -5,6 +5,7 @@ nothing but the second of them.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +21,13 @@ CANDIDATES = 1 + len(BLURS)  # without a track
 FINE, WIDE = 1.5, 6.0
 INK = 64
 FAR, AROUND, WHOLE = 8.0, 6.0, 0.3
+
+
+class Way(NamedTuple):
+    """How a picture may lie on a drawing: along a `line_flow`, None = as it stands. misfit: of its lines there, 0 = none."""
+
+    flow: Float[np.ndarray, "h w 2"] | None
+    misfit: Float[np.ndarray, "h w"]
 
 
 def line_flow(
@@ -110,6 +118,25 @@ def fittest(
         if off.mean() < least:
             best, least, apart = known, float(off.mean()), off
     return best, cv2.GaussianBlur(apart, (0, 0), AROUND * unit) + np.float32(WHOLE * least)
+
+
+def ways(
+    lines: UInt8[np.ndarray, "h w"], drawing: UInt8[np.ndarray, "h w 3"], tried: Sequence[Float[np.ndarray, "h w 2"]]
+) -> list[Way]:
+    """How a picture with these lines may lie on a drawing: as it stands, then along each of the flows.
+
+    The misfit is how far lines around a pixel are from the other's lines, both ways, as a share of `FAR`.
+    """
+    view = ink(drawing)
+    unit = min(view.shape) / 160
+    far, blur = FAR * unit, AROUND * unit
+    to_view, found = _distance(view, far), []
+    for flow in (None, *tried):
+        carried = lines if flow is None else warp(lines, flow)
+        off = ((carried > INK) * to_view + (view > INK) * _distance(carried, far)) / np.float32(far)
+        lined = ((carried > INK) | (view > INK)).astype(np.float32)
+        found.append(Way(flow, cv2.GaussianBlur(off, (0, 0), blur) / (cv2.GaussianBlur(lined, (0, 0), blur) + np.float32(0.05))))
+    return found
 
 
 def _carried(lines: np.ndarray, view: np.ndarray, start: np.ndarray) -> list[np.ndarray]:

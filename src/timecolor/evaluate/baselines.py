@@ -60,14 +60,14 @@ def baseline(name: str, shot: Shot, options: FinishOptions = finish.DEFAULT) -> 
     finisher = Finisher.of(shot, scene.labels, options)
     made, drawing = [], -1
     colours = method(scene)
-    cells, flows = np.zeros(0), []
+    cells, ways = np.zeros(0), []
     for start in range(0, len(scene.of_frame), READ_AT_ONCE):
         for i, sketch in enumerate(shot.sketch[start : start + READ_AT_ONCE], start):
             while drawing < scene.of_frame[i]:
                 cells, drawing = next(colours), drawing + 1
-                flows = scene.plate_flows(scene.drawings[drawing])
+                ways = scene.plate_ways(scene.drawings[drawing])
             areas = None if shot.labels is None else np.asarray(shot.labels.video[i : i + 1])[0]
-            made.append(finisher(cells, sketch, areas, flows))
+            made.append(finisher(cells, sketch, areas, ways))
     return Made(np.stack(made), time.perf_counter() - started)
 
 
@@ -193,14 +193,14 @@ class _Scene:
     def references_of(self, label: int) -> tuple[int, ...]:
         return () if self.shot.labels is None else self.shot.labels.references_of(label)
 
-    def plate_flows(self, drawing: _Drawing) -> list[list[np.ndarray]]:
-        """Flows onto a drawing from each picture of a whole frame, as the finish of the model's colours is given them."""
+    def plate_ways(self, drawing: _Drawing) -> list[list[propagation.Way]]:
+        """How each picture of a whole frame may lie on a drawing, as the finish of the model's colours is told."""
         h, w = drawing.ink.shape
         scale = min(1.0, PLATE_SIDE / min(h, w))
         size = round(w * scale), round(h * scale)
         lines = [cv2.resize(p.lines, size, interpolation=cv2.INTER_AREA) for p in self.pictures if p.whole]
         sketch = cv2.resize(drawing.sketch, size, interpolation=cv2.INTER_AREA)
-        return [propagation.flows(own, sketch) for own in lines]
+        return [propagation.ways(own, sketch, propagation.flows(own, sketch)) for own in lines]
 
     def area(self, drawing: _Drawing, picture: _Picture) -> Bool[np.ndarray, "h w"]:
         """Where a picture may colour a drawing."""

@@ -1,0 +1,122 @@
+"""Which colour a small region of a drawing takes, of those offered: the model's own, what its places vote for, what plates show.
+
+Not in the paper. A model's cells know little of a small region, and a plate carried wrongly shows what was there at another
+moment; how far either may be trusted is seen around the region. What each sign is worth is learned on the drawn world
+(`train.judging`) by a network of two thousand weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from timecolor.shapes import Bool, Float, Int
+
+EMBEDDED = Path(__file__).parent / "weights" / "judge.safetensors"
+# Where an offer is from. Plates: as it stands, then carried along each of their flows.
+OWN, VOTED, PLATE = 0, 1, 2
+SOURCES = 6
+# Lab distance within which offers are of one mind; where distances and misfits end; what a plate's are divided by.
+AGREE, FAR, WORST, LEVELS = 10.0, 60.0, 4.0, 32.0
+FEATURES = 20 + SOURCES
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Offers:
+    """Colours offered for m regions, k each: the model's own first, then what their places vote for, then plates'.
+
+    regions: (m,), their numbers. size: (m,), shares of the frame. pixels: (p,), those bare of ink, region by region, as flat
+    indices; of: (p,), in which of the regions each is.
+    colours: (m, k, 3), in [0, 1]. lab: the same in CIE Lab. there: (m, k), whether there is such an offer. source: (k,).
+    unexplained: (m,), how far the model's cells are from what the regions' own colours explain, in [0, 1]. inside: (m,), the
+    share of a region that lies well inside cells. known, likeliest: (m,), what part of its places' votes is on any colour, and
+    on the likeliest.
+    apart, around: (m, k), levels between a plate and the model's cells, in the region and around it. misfit: (m, k), how badly
+    the plate's lines lie there on the drawing's. most: (m, k), what share of the region has the colour that the plate offers.
+    named: (m, k), a label names the plate for the region. All five are 0 for other sources.
+    """
+
+    regions: Int[np.ndarray, " m"]
+    size: Float[np.ndarray, " m"]
+    pixels: Int[np.ndarray, " p"]
+    of: Int[np.ndarray, " p"]
+    colours: Float[np.ndarray, "m k 3"]
+    lab: Float[np.ndarray, "m k 3"]
+    there: Bool[np.ndarray, "m k"]
+    source: Int[np.ndarray, " k"]
+    unexplained: Float[np.ndarray, " m"]
+    inside: Float[np.ndarray, " m"]
+    known: Float[np.ndarray, " m"]
+    likeliest: Float[np.ndarray, " m"]
+    apart: Float[np.ndarray, "m k"]
+    around: Float[np.ndarray, "m k"]
+    misfit: Float[np.ndarray, "m k"]
+    most: Float[np.ndarray, "m k"]
+    named: Bool[np.ndarray, "m k"]
+
+
+Choose = Callable[[Offers], Int[np.ndarray, " m"]]
+
+
+def features(offers: Offers) -> Float[np.ndarray, "m k f"]:
+    """What is known of each offer: of its region, of its source, of how it stands beside the others."""
+    m, k = offers.there.shape
+    found = np.zeros((m, k, FEATURES), np.float32)
+    away = np.linalg.norm(offers.lab[:, :, None] - offers.lab[:, None], axis=3).clip(max=FAR)
+    voted = offers.there[:, VOTED]
+    agreeing = ((away < AGREE) & offers.there[:, None]).sum(axis=2) - 1
+    of_region = (
+        np.log10(offers.size + 1e-6) / 2 + 2,
+        offers.unexplained * 5,
+        offers.inside,
+        voted,
+        np.where(voted, offers.likeliest, 0),
+        np.where(voted, offers.known, 0),
+    )
+    for i, values in enumerate(of_region):
+        found[:, :, i] = values[:, None]
+    found[:, :, 6] = away[:, :, OWN] / 30
+    found[:, :, 7] = np.where(voted[:, None], away[:, :, VOTED] / 30, 0)
+    found[:, :, 8] = agreeing / np.maximum(offers.there.sum(axis=1) - 1, 1)[:, None]
+    found[:, :, 9] = offers.lab[:, :, 0] / 100
+    found[:, :, 10] = np.linalg.norm(offers.lab[:, :, 1:], axis=2) / 50
+    plate = offers.source >= PLATE
+    found[:, :, 11] = offers.apart / LEVELS
+    found[:, :, 12] = offers.around / LEVELS
+    found[:, :, 13] = offers.misfit
+    found[:, :, 14] = offers.most
+    found[:, :, 15] = offers.named
+    if plate.any():
+        for i, values in ((16, offers.around / LEVELS), (18, offers.misfit)):
+            usable = np.where(offers.there & plate, values, WORST).clip(max=WORST)
+            least = usable.min(axis=1, keepdims=True)
+            found[:, :, i] = least
+            found[:, :, i + 1] = np.where(plate, usable - least, 0)
+    found[:, np.arange(k), 20 + offers.source] = 1
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """A network that gives each offer a score. layers: weights (out, in) and biases (out,)."""
+
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    def __call__(self, offers: Offers) -> Int[np.ndarray, " m"]:
+        """For each region the index of the offer with the highest score."""
+        x = features(offers)
+        for i, (weight, bias) in enumerate(self.layers):
+            x = x @ weight.T + bias
+            if i < len(self.layers) - 1:
+                x = x / (1 + np.exp(-x))
+        return np.where(offers.there, x[..., 0], -np.inf).argmax(axis=1)
+
+
+@cache
+def judge(path: Path = EMBEDDED) -> Judge:
+    """The network in a file: tensors 0.weight, 0.bias, 1.weight ..."""
+    tensors = {name: value.astype(np.float32) for name, value in load_file(path).items()}
+    return Judge(tuple((tensors[f"{i}.weight"], tensors[f"{i}.bias"]) for i in range(len(tensors) // 2)))

@@ -1,0 +1,82 @@
+"""Which of the offered colours a region takes: what is known of each offer, and what the embedded network makes of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from timecolor.choice import FEATURES, OWN, PLATE, SOURCES, VOTED, Judge, Offers, features, judge
+from timecolor.finish import to_lab
+
+SIGNS = ("apart", "around", "misfit", "most")
+
+
+def offers(own, plates=(), voted=None, named=False, unexplained=0.3, **signs) -> Offers:
+    """Of one region: its own colour, a voted one, and plates'. signs: of each plate."""
+    colours = np.array([[own, voted or own, *plates]], float) / 255
+    k = colours.shape[1]
+    values = {name: np.zeros((1, k)) for name in SIGNS}
+    for name, of in {"apart": 10, "around": 10, "misfit": 0.1, "most": 1.0, **signs}.items():
+        values[name][0, PLATE:] = of
+    return Offers(
+        regions=np.zeros(1, int),
+        size=np.array([0.001]),
+        pixels=np.zeros(1, int),
+        of=np.zeros(1, int),
+        colours=colours,
+        lab=to_lab(colours),
+        there=np.array([[True, voted is not None, *[True] * len(plates)]]),
+        source=np.array([0, 1, *(min(PLATE + i, SOURCES - 1) for i in range(len(plates)))]),
+        unexplained=np.array([unexplained]),
+        inside=np.array([0.2]),
+        known=np.array([0.95 if voted else 0.0]),
+        likeliest=np.array([0.9 if voted else 0.0]),
+        named=np.array([[False, False, *[named] * len(plates)]]),
+        **values,
+    )
+
+
+GREY, RED, BLUE = (128, 128, 128), (204, 26, 26), (26, 26, 204)
+
+
+def test_features_name_the_source_and_compare_the_offers():
+    what = features(offers(GREY, [RED, RED, BLUE], around=[30, 10, 50]))
+    assert what.shape == (1, 5, FEATURES)
+    assert np.isfinite(what).all()
+    assert what[0, :, -SOURCES:].argmax(axis=1).tolist() == [OWN, VOTED, PLATE, PLATE + 1, PLATE + 2]
+    agreeing, behind = what[0, :, 8], what[0, 2:, 17]
+    assert agreeing[2] == agreeing[3] > agreeing[4]
+    assert behind[1] == 0 < behind[0] < behind[2]
+
+
+def test_a_network_takes_the_offer_with_the_highest_score_that_is_there():
+    weight = np.zeros((1, FEATURES), np.float32)
+    weight[0, -SOURCES + VOTED] = 2
+    weight[0, -SOURCES + PLATE] = 1
+    by_source = Judge(((weight, np.zeros(1, np.float32)),))
+    assert by_source(offers(GREY, [RED], voted=BLUE)).tolist() == [VOTED]
+    assert by_source(offers(GREY, [RED])).tolist() == [PLATE]
+    assert by_source(offers(GREY)).tolist() == [OWN]
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        # A plate that is as the model has it around the region knows the region better.
+        (offers(GREY, [RED], apart=20, around=4, misfit=0.05), PLATE),
+        # One that shows something else is of another moment.
+        (offers(GREY, [RED], apart=60, around=60, misfit=0.7, most=0.4, unexplained=0.02), OWN),
+        # Of two the likelier.
+        (offers(GREY, [RED, BLUE], apart=[60, 15], around=[50, 4], misfit=[0.6, 0.05]), PLATE + 1),
+        # Places that agree.
+        (offers(GREY, voted=RED), VOTED),
+    ],
+)
+def test_the_embedded_network_has_learned_what_one_would_expect(given, taken):
+    assert judge()(given).tolist() == [taken]
+
+
+def test_nothing_to_choose_from_is_no_error():
+    none = offers(GREY, [RED])
+    empty = {name: getattr(none, name)[:0] for name in Offers.__dataclass_fields__ if name != "source"}
+    assert judge()(replace(none, **empty)).shape == (0,)
