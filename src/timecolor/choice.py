@@ -65,9 +65,14 @@ def features(offers: Offers) -> Float[np.ndarray, "m k f"]:
     """What is known of each offer: of its region, of its source, of how it stands beside the others."""
     m, k = offers.there.shape
     found = np.zeros((m, k, FEATURES), np.float32)
-    away = np.linalg.norm(offers.lab[:, :, None] - offers.lab[:, None], axis=3).clip(max=FAR)
-    voted = offers.there[:, VOTED]
-    agreeing = ((away < AGREE) & offers.there[:, None]).sum(axis=2) - 1
+    voted, agreeing = offers.there[:, VOTED], np.full((m, k), -1)
+    for i in range(k):
+        away = np.linalg.norm(offers.lab - offers.lab[:, i : i + 1], axis=2).clip(max=FAR)
+        agreeing += (away < AGREE) & offers.there[:, i : i + 1]
+        if i == OWN:
+            found[:, :, 6] = away / 30
+        elif i == VOTED:
+            found[:, :, 7] = np.where(voted[:, None], away / 30, 0)
     of_region = (
         np.log10(offers.size + 1e-6) / 2 + 2,
         offers.unexplained * 5,
@@ -78,8 +83,6 @@ def features(offers: Offers) -> Float[np.ndarray, "m k f"]:
     )
     for i, values in enumerate(of_region):
         found[:, :, i] = values[:, None]
-    found[:, :, 6] = away[:, :, OWN] / 30
-    found[:, :, 7] = np.where(voted[:, None], away[:, :, VOTED] / 30, 0)
     found[:, :, 8] = agreeing / np.maximum(offers.there.sum(axis=1) - 1, 1)[:, None]
     found[:, :, 9] = offers.lab[:, :, 0] / 100
     found[:, :, 10] = np.linalg.norm(offers.lab[:, :, 1:], axis=2) / 50
