@@ -85,7 +85,7 @@ def regions_of(shot: Shot, truth: np.ndarray, colorizer: Colorizer) -> Regions |
 
 
 def shots(drawn: WorldShot, preset: JudgingPreset) -> Iterator[tuple[Shot, np.ndarray]]:
-    """One shot by a frame and one by references, by turns the first frame or any, with labels or without; with the truth."""
+    """One shot by a frame, the first or any, and one by references, with labels or without, as it falls; with the truth."""
     stride = preset.strides[drawn.index % len(preset.strides)]
     frames = [drawn.render(t) for t in range(0, drawn.frames, stride)[: preset.frames]]
     sketch, truth, areas = (np.stack([getattr(f, part) for f in frames]) for part in ("sketch", "colour", "labels"))
