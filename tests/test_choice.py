@@ -57,6 +57,9 @@ def test_a_network_takes_the_offer_with_the_highest_score_that_is_there():
     assert by_source(offers(GREY, [RED], voted=BLUE)).tolist() == [VOTED]
     assert by_source(offers(GREY, [RED])).tolist() == [PLATE]
     assert by_source(offers(GREY)).tolist() == [OWN]
+    shy = Judge(((-weight, np.zeros(1, np.float32)),))
+    assert shy(offers(GREY, [RED])).tolist() == [OWN]
+    assert shy(offers(GREY, [RED], voted=BLUE)).tolist() == [VOTED]  # which stands in for the own
 
 
 @pytest.mark.parametrize(

@@ -92,12 +92,12 @@ def features(offers: Offers) -> Float[np.ndarray, "m k f"]:
     found[:, :, 13] = offers.misfit
     found[:, :, 14] = offers.most
     found[:, :, 15] = offers.named
-    if plate.any():
-        for i, values in ((16, offers.around / LEVELS), (18, offers.misfit)):
-            usable = np.where(offers.there & plate, values, WORST).clip(max=WORST)
-            least = usable.min(axis=1, keepdims=True)
-            found[:, :, i] = least
-            found[:, :, i + 1] = np.where(plate, usable - least, 0)
+    # No plate at all is as bad as one that is as wrong as can be.
+    for i, values in ((16, offers.around / LEVELS), (18, offers.misfit)):
+        usable = np.where(offers.there & plate, values, WORST).clip(max=WORST)
+        least = usable.min(axis=1, keepdims=True)
+        found[:, :, i] = least
+        found[:, :, i + 1] = np.where(plate, usable - least, 0)
     found[:, np.arange(k), 20 + offers.source] = 1
     return found
 
@@ -109,13 +109,17 @@ class Judge:
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     def __call__(self, offers: Offers) -> Int[np.ndarray, " m"]:
-        """For each region the index of the offer with the highest score."""
+        """For each region the index of the offer with the highest score.
+
+        Votes stand in for a region's own colour: that is nothing but these votes seen through coarser cells.
+        """
         x = features(offers)
         for i, (weight, bias) in enumerate(self.layers):
             x = x @ weight.T + bias
             if i < len(self.layers) - 1:
                 x = x / (1 + np.exp(-x))
-        return np.where(offers.there, x[..., 0], -np.inf).argmax(axis=1)
+        best = np.where(offers.there, x[..., 0], -np.inf).argmax(axis=1)
+        return np.where((best == OWN) & offers.there[:, VOTED], VOTED, best)
 
 
 @cache
