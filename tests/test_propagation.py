@@ -76,3 +76,16 @@ def test_the_fittest_flow_lays_lines_on_lines():
     best, misfit = propagation.fittest(lines, view, [still, moved])
     assert best is moved
     assert misfit.mean() < propagation.fittest(lines, view, [still])[1].mean()
+
+
+def test_ways_tell_how_badly_a_pictures_lines_fit_as_it_stands_and_carried():
+    lines = propagation.darkness(drawing(0))
+    moved = np.zeros((*lines.shape, 2), np.float32)
+    moved[:, :92, 0] = -6  # the circle alone moves
+    still, carried = propagation.ways(lines, drawing(6), [moved])
+    assert still.flow is None
+    assert carried.flow is moved
+    assert still.misfit.shape == lines.shape
+    around = np.s_[20:76, 30:80]
+    assert carried.misfit[around].mean() < 0.05 < 0.2 < still.misfit[around].mean()
+    assert np.abs(propagation.ways(lines, drawing(0), [])[0].misfit).max() < 0.01
