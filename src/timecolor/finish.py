@@ -75,6 +75,8 @@ COMPLETE = 0.9
 SMALL, MOSTLY, NEAR = 0.05, 0.6, 25.0
 # Up to this share of the frame a region is offered colours besides its own; votes where so much of it is known.
 OFFERED, KNOWN = 0.05, 0.3
+# Pixels of such regions that are looked at, about.
+LOOKED_AT = 400_000
 # A region of at least this share of the frame that takes a plate's colour, but has less than so much of it there, is not flat.
 WIDE, MIXED = 0.002, 0.6
 # A plate beside the model's colours: levels, at most, that a cell counts; cells that "around" is; misfit where none is told.
@@ -718,6 +720,10 @@ def _offers(
     # Region by region. A stable sort is by far the fastest of numbers this short.
     pixels = pixels[np.argsort(of[pixels].astype(np.uint16 if len(regions) < 1 << 16 else np.int64), kind="stable")]
     of = of[pixels]
+    # Of a large picture only some pixels of each region are looked at, and one at least.
+    within = np.arange(len(of)) - np.searchsorted(of, np.arange(len(regions)))[of]
+    some = within % (1 + len(of) // LOOKED_AT) == 0
+    pixels, of = pixels[some], of[some]
     count = np.bincount(of, minlength=len(regions))
 
     def mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -772,12 +778,17 @@ def commonest(colours: np.ndarray, of: np.ndarray, count: int) -> tuple[np.ndarr
     colours: uint8 (n, 3). of: (n,), the group of each, in order. Colours are told apart by 16 levels a channel.
     """
     bin_of = (colours >> 4).astype(np.int64) @ np.array([256, 16, 1])
+    key = of * 4096 + bin_of
+    # Shorter numbers are sorted sooner.
+    keys, counts = np.unique(key.astype(np.uint32) if count < 1 << 20 else key, return_counts=True)
+    keys = keys.astype(np.int64)
+    group = keys >> 12
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    largest = np.maximum.reduceat(counts, starts) if len(starts) else starts
+    top = np.flatnonzero(counts == np.repeat(largest, np.diff(starts, append=len(keys))))
+    first = top[np.flatnonzero(np.diff(group[top], prepend=-1))]
     best, most = np.zeros(count, np.int64), np.zeros(count)
-    for first in range(0, count, 1024):  # a table of all groups at once may be large
-        last = min(count, first + 1024)
-        here = slice(*np.searchsorted(of, (first, last)))
-        table = np.bincount((of[here] - first) * 4096 + bin_of[here], minlength=(last - first) * 4096).reshape(-1, 4096)
-        best[first:last], most[first:last] = table.argmax(axis=1), table.max(axis=1)
+    best[group[first]], most[group[first]] = keys[first] & 4095, counts[first]
     same = bin_of == best[of]
     sums = np.stack([np.bincount(of[same], channel[same], count) for channel in colours.T], axis=1)
     return sums / np.maximum(most, 1)[:, None] / 255, most / np.maximum(np.bincount(of, minlength=count), 1)
