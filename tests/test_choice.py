@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from timecolor.choice import FEATURES, OWN, PLATE, SOURCES, VOTED, Judge, Offers, features, judge
+from timecolor.choice import FEATURES, NAMES, OWN, PLATE, SOURCES, VOTED, Judge, Offers, features, judge
 from timecolor.finish import to_lab
 
 SIGNS = ("apart", "around", "misfit", "most")
@@ -44,7 +44,7 @@ def test_features_name_the_source_and_compare_the_offers():
     assert what.shape == (1, 5, FEATURES)
     assert np.isfinite(what).all()
     assert what[0, :, -SOURCES:].argmax(axis=1).tolist() == [OWN, VOTED, PLATE, PLATE + 1, PLATE + 2]
-    agreeing, behind = what[0, :, 8], what[0, 2:, 17]
+    agreeing, behind = what[0, :, NAMES.index("agreeing")], what[0, 2:, NAMES.index("more_around")]
     assert agreeing[2] == agreeing[3] > agreeing[4]
     assert behind[1] == 0 < behind[0] < behind[2]
 

@@ -19,6 +19,7 @@ from timecolor.evaluate.protocols import Selection
 from timecolor.evaluate.statistics import paired_differences
 from timecolor.media import InputError, open_frames, write_clip, write_image
 from timecolor.shot import Labels, Reference, Shot
+from timecolor.world import World
 
 START: Any = ("start frame",)
 LABELLED: Any = ("multi-reference with labels",)
@@ -319,6 +320,14 @@ def test_switches_change_what_they_name(colorizer, labelled):
     placed = made(ways, "positions", labelled)
     assert np.array_equal(placed["disjoint"], plain)
     assert not np.array_equal(placed["normal"], plain)
+
+
+def test_the_judge_can_be_switched_off(colorizer):
+    shot, _ = World(1, 96, 144, 2).shot(0).to_shot("start frame")
+    kept = replace(RAW, lines="keep")
+    seen = made(ablations.ablations(colorizer, kept), "judge", shot)
+    assert np.array_equal(seen["on"], colorizer.colorize(shot, kept))
+    assert not np.array_equal(seen["on"], seen["off"])
 
 
 def test_the_matcher_can_be_switched_off(colorizer, labelled):

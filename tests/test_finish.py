@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from timecolor import finish as finish_module
-from timecolor.choice import Offers
+from timecolor.choice import Offers, judge
 from timecolor.finish import FinishOptions, Palette, Vote, finish, palette_of, palettes_of, regions
 from timecolor.propagation import Way
 from timecolor.shot import Labels, Reference, Shot
@@ -507,6 +507,13 @@ def test_a_plate_offers_where_labels_name_it_and_nowhere_else():
     made, offers = offered([finish_module.Plate(plate, frozenset({1}))], labels)
     assert np.abs(made[60, 40].astype(int) - (204, 26, 26)).max() <= 1
     assert offers.named.tolist() == [[False, False, True]]
+
+
+@pytest.mark.parametrize(("around", "misfit", "taken"), [(4, 0.0, True), (90, 0.7, False)])
+def test_the_embedded_judge_believes_a_plate_whose_colours_and_lines_fit_around(around, misfit, taken):
+    plate = finish_module.Plate(circled((204, 26, 26), 128 + around), misfit=np.full((30, 40), misfit))
+    made, _ = offered([plate], choose=judge())
+    assert np.abs(made[60, 40].astype(int) - ((204, 26, 26) if taken else (128, 128, 128))).max() <= 4
 
 
 def test_the_commonest_colour_of_each_group():

@@ -21,9 +21,10 @@ MAY_IMPORT = {
     "rope": "shapes layout",
     "correspondence": "shapes geometry layout",
     "attention": "shapes geometry layout correspondence",
+    "choice": "shapes",
     # the model
     "matcher": "shapes",
-    "denoiser": "shapes geometry layout correspondence attention matcher",
+    "denoiser": "shapes geometry layout correspondence attention choice matcher",
     "toon": "shapes geometry layout rope correspondence attention denoiser",
     "diffusion": "shapes",
     "cogvideox": "shapes geometry layout rope correspondence attention denoiser",
@@ -33,13 +34,12 @@ MAY_IMPORT = {
     "sketch": "shapes shot",
     "codec": "shapes geometry denoiser shot sketch",
     "propagation": "shapes",
-    "choice": "shapes",
     "finish": "shapes shot sketch propagation choice",
     "matching": "shapes geometry denoiser matcher sketch finish",
     # the façade
-    "models": "shapes geometry denoiser toon matcher diffusion weights cogvideox codec propagation",
+    "models": "shapes geometry choice denoiser toon matcher diffusion weights cogvideox codec propagation",
     "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation"
-    " choice matching",
+    " matching",
     # files
     "media": "shot",
     "shotfiles": "shot media",
@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "train": "shapes geometry layout correspondence denoiser toon diffusion cogvideox weights"
     " matcher shot sketch codec propagation choice finish models colorize media shotfiles world",
     "evaluate": "shapes geometry layout rope correspondence denoiser toon models weights shot sketch codec finish propagation"
-    " matcher colorize media shotfiles world train",
+    " choice matcher colorize media shotfiles world train",
     # what people start
     "demo": "shot colorize media shotfiles world evaluate",
     "cli": "__init__ geometry shot sketch colorize media shotfiles train evaluate demo",

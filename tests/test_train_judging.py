@@ -6,23 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from timecolor import models
 from timecolor.choice import FEATURES, OWN, Offers, judge
-from timecolor.colorize import Colorizer
 from timecolor.train.judging import JudgingPreset, Regions, collect, fit, measured, regions_of, shots, train
 from timecolor.world import HELD_OUT_SEED, World
 
 SMALL = JudgingPreset(shots=2, height=96, width=144, frames=2, strides=(3,), steps=400, batch=256)
 
 
-@pytest.fixture(scope="module")
-def colorizer() -> Colorizer:
-    return Colorizer.load("toon", device="cpu")
-
-
-def test_a_shot_tells_what_every_offer_was_worth(colorizer):
+def test_a_shot_tells_what_every_offer_was_worth():
+    model = models.load("toon", "cpu")
     drawn = World(SMALL.seed, SMALL.height, SMALL.width).shot(0)
     for shot, truth in shots(drawn, SMALL):
-        found = regions_of(shot, truth, colorizer)
+        found = regions_of(shot, truth, model)
         assert found is not None
         n, k = found.away.shape
         assert found.what.shape == (n, k, FEATURES)
@@ -34,7 +30,7 @@ def test_a_shot_tells_what_every_offer_was_worth(colorizer):
         assert 0 < (found.away[:, 2:] < 10)[plates].mean() < 1
 
 
-def test_forms_change_by_turns_and_shots_are_given_again():
+def test_forms_vary_and_shots_are_given_again():
     world = World(SMALL.seed, SMALL.height, SMALL.width)
     made = [list(shots(world.shot(i), SMALL)) for i in range(6)]
     bound = [shot.labels is not None for some in made for shot, _ in some[1:]]
@@ -78,6 +74,8 @@ def test_a_run_leaves_a_network_that_can_be_used_and_goes_on_from_what_it_collec
     for (weight, bias), (same, too) in zip(network.layers, judge.__wrapped__(tmp_path / "judge.safetensors").layers, strict=True):
         assert np.array_equal(weight, same)
         assert np.array_equal(bias, too)
+    with pytest.raises(ValueError, match="give another --out"):
+        train(replace(preset, shots=3), tmp_path, 1, again.append)
 
 
 def _nothing() -> Offers:

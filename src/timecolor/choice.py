@@ -19,9 +19,16 @@ EMBEDDED = Path(__file__).parent / "weights" / "judge.safetensors"
 # Where an offer is from. Plates: as it stands, then carried along each of their flows.
 OWN, VOTED, PLATE = 0, 1, 2
 SOURCES = 6
+# What is known of each offer, in the order of the network's inputs; then, one for each source, whether it is from there.
+NAMES = (
+    *("size", "unexplained", "inside", "voted", "likeliest", "known"),  # of its region
+    *("from_own", "from_voted", "agreeing", "lightness", "chroma"),  # of its colour
+    *("apart", "around", "misfit", "most", "named"),  # of its plate
+    *("least_around", "more_around", "least_misfit", "more_misfit"),  # of the best plate, and beside it
+)
 # Lab distance within which offers are of one mind; where distances and misfits end; what a plate's are divided by.
 AGREE, FAR, WORST, LEVELS = 10.0, 60.0, 4.0, 32.0
-FEATURES = 20 + SOURCES
+FEATURES = len(NAMES) + SOURCES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,44 +69,54 @@ Choose = Callable[[Offers], Int[np.ndarray, " m"]]
 
 
 def features(offers: Offers) -> Float[np.ndarray, "m k f"]:
-    """What is known of each offer: of its region, of its source, of how it stands beside the others."""
+    """What is known of each offer: `NAMES`, then its source."""
     m, k = offers.there.shape
+    voted, plate, around = offers.there[:, VOTED], offers.source >= PLATE, offers.around / LEVELS
+
+    def away(i: int) -> np.ndarray:
+        return np.linalg.norm(offers.lab - offers.lab[:, i : i + 1], axis=2)
+
+    def least(values: np.ndarray) -> np.ndarray:
+        """Of the plates that are there; none at all is as bad as one that is as wrong as can be."""
+        return np.where(offers.there & plate, values, WORST).clip(max=WORST).min(axis=1, keepdims=True)
+
+    agreeing = sum((away(i) < AGREE) & offers.there[:, i : i + 1] for i in range(k)) - np.ones((m, k))
+    known = {
+        "size": np.log10(offers.size + 1e-6)[:, None] / 2 + 2,
+        "unexplained": offers.unexplained[:, None] * 5,
+        "inside": offers.inside[:, None],
+        "voted": voted[:, None],
+        "likeliest": (voted * offers.likeliest)[:, None],
+        "known": (voted * offers.known)[:, None],
+        "from_own": away(OWN).clip(max=FAR) / 30,
+        "from_voted": voted[:, None] * away(VOTED).clip(max=FAR) / 30,
+        "agreeing": agreeing / np.maximum(offers.there.sum(axis=1) - 1, 1)[:, None],
+        "lightness": offers.lab[:, :, 0] / 100,
+        "chroma": np.linalg.norm(offers.lab[:, :, 1:], axis=2) / 50,
+        "apart": offers.apart / LEVELS,
+        "around": around,
+        "misfit": offers.misfit,
+        "most": offers.most,
+        "named": offers.named,
+        "least_around": least(around),
+        "more_around": plate * (around.clip(max=WORST) - least(around)),
+        "least_misfit": least(offers.misfit),
+        "more_misfit": plate * (offers.misfit.clip(max=WORST) - least(offers.misfit)),
+    }
     found = np.zeros((m, k, FEATURES), np.float32)
-    voted, agreeing = offers.there[:, VOTED], np.full((m, k), -1)
-    for i in range(k):
-        away = np.linalg.norm(offers.lab - offers.lab[:, i : i + 1], axis=2).clip(max=FAR)
-        agreeing += (away < AGREE) & offers.there[:, i : i + 1]
-        if i == OWN:
-            found[:, :, 6] = away / 30
-        elif i == VOTED:
-            found[:, :, 7] = np.where(voted[:, None], away / 30, 0)
-    of_region = (
-        np.log10(offers.size + 1e-6) / 2 + 2,
-        offers.unexplained * 5,
-        offers.inside,
-        voted,
-        np.where(voted, offers.likeliest, 0),
-        np.where(voted, offers.known, 0),
-    )
-    for i, values in enumerate(of_region):
-        found[:, :, i] = values[:, None]
-    found[:, :, 8] = agreeing / np.maximum(offers.there.sum(axis=1) - 1, 1)[:, None]
-    found[:, :, 9] = offers.lab[:, :, 0] / 100
-    found[:, :, 10] = np.linalg.norm(offers.lab[:, :, 1:], axis=2) / 50
-    plate = offers.source >= PLATE
-    found[:, :, 11] = offers.apart / LEVELS
-    found[:, :, 12] = offers.around / LEVELS
-    found[:, :, 13] = offers.misfit
-    found[:, :, 14] = offers.most
-    found[:, :, 15] = offers.named
-    # No plate at all is as bad as one that is as wrong as can be.
-    for i, values in ((16, offers.around / LEVELS), (18, offers.misfit)):
-        usable = np.where(offers.there & plate, values, WORST).clip(max=WORST)
-        least = usable.min(axis=1, keepdims=True)
-        found[:, :, i] = least
-        found[:, :, i + 1] = np.where(plate, usable - least, 0)
-    found[:, np.arange(k), 20 + offers.source] = 1
+    for i, name in enumerate(NAMES):
+        found[:, :, i] = known[name]
+    found[:, np.arange(k), len(NAMES) + offers.source] = 1
     return found
+
+
+def taken(scores: Float[np.ndarray, "m k"], there: Bool[np.ndarray, "m k"]) -> Int[np.ndarray, " m"]:
+    """For each region the index of the offer with the highest score.
+
+    Votes stand in for a region's own colour: that is nothing but these votes seen through coarser cells.
+    """
+    best = np.where(there, scores, -np.inf).argmax(axis=1)
+    return np.where((best == OWN) & there[:, VOTED], VOTED, best)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,21 +126,17 @@ class Judge:
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     def __call__(self, offers: Offers) -> Int[np.ndarray, " m"]:
-        """For each region the index of the offer with the highest score.
-
-        Votes stand in for a region's own colour: that is nothing but these votes seen through coarser cells.
-        """
+        """Which offer each region takes."""
         x = features(offers)
         for i, (weight, bias) in enumerate(self.layers):
             x = x @ weight.T + bias
             if i < len(self.layers) - 1:
                 x = x / (1 + np.exp(-x))
-        best = np.where(offers.there, x[..., 0], -np.inf).argmax(axis=1)
-        return np.where((best == OWN) & offers.there[:, VOTED], VOTED, best)
+        return taken(x[..., 0], offers.there)
 
 
 @cache
 def judge(path: Path = EMBEDDED) -> Judge:
     """The network in a file: tensors 0.weight, 0.bias, 1.weight ..."""
-    tensors = {name: value.astype(np.float32) for name, value in load_file(path).items()}
+    tensors = load_file(path)
     return Judge(tuple((tensors[f"{i}.weight"], tensors[f"{i}.bias"]) for i in range(len(tensors) // 2)))

@@ -626,6 +626,7 @@ class CogVideoXModel:
 
     hints = False
     matcher = None
+    judge = None
     draws_lines = True
 
     def __init__(

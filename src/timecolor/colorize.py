@@ -15,7 +15,6 @@ from torch import Tensor
 
 from timecolor import codec, models, propagation
 from timecolor.attention import Execution
-from timecolor.choice import Choose
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Model, Picture, Work
 from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, regions
@@ -165,13 +164,10 @@ class Cancelled(Exception):  # noqa: N818 (not an error)
 
 
 class Colorizer:
-    """A loaded model, for any number of shots.
+    """A loaded model, for any number of shots."""
 
-    choose: between the colours that small regions are offered; None = the embedded network.
-    """
-
-    def __init__(self, model: Model, choose: Choose | None = None) -> None:
-        self.model, self.choose = model, choose
+    def __init__(self, model: Model) -> None:
+        self.model = model
 
     @classmethod
     def load(
@@ -291,7 +287,7 @@ class Colorizer:
             shows = [picture.shown | on_paper for picture in seen]
             carrier = Carrier(self.model.matcher, seen, shows, () if frames_only else whole)
         finishing = FinishOptions(options.lines, options.finish, options.palette)
-        finisher = Finisher.of(shot, drawings.labels, finishing, self.choose)
+        finisher = Finisher.of(shot, drawings.labels, finishing, self.model.judge)
 
         shown, held, cells, votes, ways = 0, -1, np.zeros((1, 1, 3), np.float32), (), []
         for first, stop, colours in self._sample(drawings, pictures, tracks, options):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from timecolor.attention import Execution
+from timecolor.choice import Choose
 from timecolor.correspondence import CellRule, Regime, Rule, Tokens
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
@@ -130,6 +131,11 @@ class Model(Protocol):
     @property
     def matcher(self) -> Matcher | None:
         """The colours give way to those of the references that this finds in a drawing; None = they do not."""
+        ...
+
+    @property
+    def judge(self) -> Choose | None:
+        """Which colour a small region takes of those it is offered; None = its own, since another model's errors are others."""
         ...
 
     def encode_sketch(self, frames: UInt8[np.ndarray, "t h w 3"]) -> Float[Tensor, "1 f c y x"]:

@@ -13,7 +13,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from timecolor.choice import PLATE, SOURCES, Choose, Offers, judge
+from timecolor.choice import PLATE, SOURCES, Choose, Offers
 from timecolor.propagation import Way, warp
 from timecolor.shapes import Bool, Float
 from timecolor.shot import Labels, Reference, Shot
@@ -103,7 +103,7 @@ def finish(
     palettes: label -> its palette; a region of a label named here snaps to that palette alone, any other to `palette`.
     plates: pictures that show the place; where the fills agree with one, its detail is taken.
     votes: on the colours of small regions, which `colours` mixes with those around them; of areas that do not overlap, all of one
-    grid. choose: between a region's own colour, votes and plates; None = the embedded network.
+    grid. choose: between a region's own colour, votes and plates; None = its own.
     """
     h, w = sketch.shape[:2]
     if options.lines == "model":
@@ -118,9 +118,9 @@ def finish(
         painted[mine] = not len(known.colours)
     found, blur = cells.unmix(painted)
     sure, patterned = np.zeros(cells.areas, bool), np.zeros(cells.areas, bool)
-    if votes or plates:
+    if choose is not None and (votes or plates):
         offers = _offers(found, cells, areas, ink.opacity, plates, labels, votes)
-        chosen = (choose or judge())(offers)
+        chosen = choose(offers)
         other = chosen > 0
         found[offers.regions[other]] = offers.colours[other, chosen[other]]
         sure[offers.regions[other]] = True
@@ -254,8 +254,8 @@ class Finisher:
         votes: as in `finish`.
         """
         size = sketch.shape[1::-1]
-        plates = list(self.plates) if not ways else []
-        for plate, its in zip(self.plates, ways, strict=False):
+        plates = []
+        for plate, its in zip(self.plates, ways or [[Way()]] * len(self.plates), strict=True):
             for i, way in enumerate(its):
                 picture = plate.picture if way.flow is None else warp(plate.picture, _enlarged(way.flow, size))
                 plates.append(Plate(picture, plate.labels, min(PLATE + i, SOURCES - 1), way.misfit))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timecolor import codec, weights
+from timecolor import choice, codec, weights
 from timecolor.denoiser import Conditions, Defaults, Model, Picture, Work
 from timecolor.diffusion import Euler
 from timecolor.geometry import Clip, Compression, Grid
@@ -20,12 +20,13 @@ from timecolor.toon import Toon
 
 @dataclass(eq=False)
 class ToonModel:
-    """The embedded denoiser with its pixel codec and the matcher (implements `denoiser.Model`)."""
+    """The embedded denoiser with its pixel codec, the matcher and the judge (implements `denoiser.Model`)."""
 
     toon: Toon
     pixels: codec.PixelCodec
     short_side: int = 160
     matcher: Matcher | None = None
+    judge: choice.Choose | None = None
 
     text = 0
     draws_lines = False
@@ -136,7 +137,7 @@ def load(
         precision = dtype_of(dtype, where)
         matcher = weights.load_matcher().to(where, precision)
         pixels = codec.PixelCodec(about["colour_cell"])
-        return ToonModel(toon.to(where, precision), pixels, about.get("short_side", 160), matcher)
+        return ToonModel(toon.to(where, precision), pixels, about.get("short_side", 160), matcher, choice.judge())
     if not path.is_dir() and (base is None and "/" not in str(model)):
         raise ValueError(f"unknown model {str(model)!r}; use toon, a .safetensors file, or a CogVideoX directory with its base")
     try:

@@ -24,10 +24,10 @@ FAR, AROUND, WHOLE = 8.0, 6.0, 0.3
 
 
 class Way(NamedTuple):
-    """How a picture may lie on a drawing: along a `line_flow`, None = as it stands. misfit: of its lines there, 0 = none."""
+    """How a picture may lie on a drawing: along a `line_flow`, None = as it stands. misfit: of its lines, None = not known."""
 
-    flow: Float[np.ndarray, "h w 2"] | None
-    misfit: Float[np.ndarray, "h w"]
+    flow: Float[np.ndarray, "h w 2"] | None = None
+    misfit: Float[np.ndarray, "h w"] | None = None
 
 
 def line_flow(
@@ -114,7 +114,7 @@ def fittest(
     best, least, apart = tried[0], np.inf, np.zeros_like(to_view)
     for known in tried:
         warped = warp(lines, known)
-        off = ((warped > INK) * to_view + (view > INK) * _distance(warped, far)) / np.float32(far)
+        off = _apart(warped, view, to_view, far)
         if off.mean() < least:
             best, least, apart = known, float(off.mean()), off
     return best, cv2.GaussianBlur(apart, (0, 0), AROUND * unit) + np.float32(WHOLE * least)
@@ -133,7 +133,7 @@ def ways(
     to_view, found = _distance(view, far), []
     for flow in (None, *tried):
         carried = lines if flow is None else warp(lines, flow)
-        off = ((carried > INK) * to_view + (view > INK) * _distance(carried, far)) / np.float32(far)
+        off = _apart(carried, view, to_view, far)
         lined = ((carried > INK) | (view > INK)).astype(np.float32)
         found.append(Way(flow, cv2.GaussianBlur(off, (0, 0), blur) / (cv2.GaussianBlur(lined, (0, 0), blur) + np.float32(0.05))))
     return found
@@ -149,6 +149,11 @@ def _refined(lines: np.ndarray, view: np.ndarray, known: np.ndarray, blur: float
     """A flow, and what is still to go after it."""
     step = line_flow(warp(lines, known), view, blur)
     return step + warp(known, step)
+
+
+def _apart(lines: np.ndarray, view: np.ndarray, to_view: np.ndarray, far: float) -> np.ndarray:
+    """On either's lines, how far from the other's they lie, as a share of `far`. to_view: distance to the drawing's."""
+    return ((lines > INK) * to_view + (view > INK) * _distance(lines, far)) / np.float32(far)
 
 
 def _distance(lines: np.ndarray, far: float) -> np.ndarray:

@@ -93,6 +93,9 @@ def ablations(colorizer: Colorizer, options: ColorizeOptions) -> list[Ablation]:
         if model.matcher is not None:
             found.append(Ablation("matcher", "on", colorizer, options, CAST))
             found.append(Ablation("matcher", "off", Colorizer(replace(model, matcher=None)), options, CAST))
+        if model.judge is not None:
+            found.append(Ablation("judge", "on", colorizer, options))
+            found.append(Ablation("judge", "off", Colorizer(replace(model, judge=None)), options))
     found += [
         Ablation("cells", "coverage", colorizer, replace(options, cells="coverage"), LABELLED),
         Ablation("cells", "majority", colorizer, replace(options, cells="majority"), LABELLED),

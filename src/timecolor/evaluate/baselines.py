@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from timecolor import codec, finish, propagation
+from timecolor.choice import judge
 from timecolor.evaluate import analogy
 from timecolor.finish import Finisher, FinishOptions
 from timecolor.geometry import Clip, Compression
@@ -57,7 +58,7 @@ def baseline(name: str, shot: Shot, options: FinishOptions = finish.DEFAULT) -> 
         return Made(np.array(copy_baseline(shot)), time.perf_counter() - started)
     method, side = _METHODS[name]
     scene = _Scene.of(shot, side)
-    finisher = Finisher.of(shot, scene.labels, options)
+    finisher = Finisher.of(shot, scene.labels, options, judge())
     made, drawing = [], -1
     colours = method(scene)
     cells, ways = np.zeros(0), []

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from timecolor import models, weights
-from timecolor.choice import FEATURES, OWN, Offers, features
+from timecolor.choice import FEATURES, NAMES, OWN, Offers, features, taken
 from timecolor.colorize import ColorizeOptions, Colorizer
 from timecolor.finish import commonest, to_lab
 from timecolor.shapes import Bool, Float
@@ -29,7 +29,13 @@ RIGHT = 10.0  # CIE Lab distance from the truth within which an offer is right
 # How sharply; where a distance ends; a distance that is as bad as not to be right.
 SOFT, FAR, BAD = 2.0, 80.0, 28.0
 # Features whose scale is another one in drawings by other hands, those together that change together.
-SCALES = ((1,), (2,), (11, 12, 16, 17), (13, 18, 19), (14,))
+SCALES = (
+    ("unexplained",),
+    ("inside",),
+    ("apart", "around", "least_around", "more_around"),
+    ("misfit", "least_misfit", "more_misfit"),
+    ("most",),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class Regions(NamedTuple):
     size: Float[np.ndarray, " n"]
 
 
-def regions_of(shot: Shot, truth: np.ndarray, colorizer: Colorizer) -> Regions | None:
+def regions_of(shot: Shot, truth: np.ndarray, model: models.ToonModel) -> Regions | None:
     """What the small regions of a shot were offered, and how good that was. truth: uint8 (t, h, w, 3)."""
     found: list[Regions] = []
 
@@ -76,7 +82,7 @@ def regions_of(shot: Shot, truth: np.ndarray, colorizer: Colorizer) -> Regions |
         found.append(Regions(*(x[bare] for x in (features(offers), away, offers.there, offers.size))))
         return np.full(len(offers.regions), OWN)
 
-    Colorizer(colorizer.model, seen).colorize(shot, ColorizeOptions())
+    Colorizer(replace(model, judge=seen)).colorize(shot, ColorizeOptions())
     # Of the frame that is the reference there is nothing to learn.
     others = [
         r for r, frame in zip(found, truth, strict=True) if not any(np.array_equal(frame, x.image) for x in shot.references)
@@ -97,22 +103,22 @@ def shots(drawn: WorldShot, preset: JudgingPreset) -> Iterator[tuple[Shot, np.nd
         yield Shot(sketch, drawn.references(), labels, drawn.frame_rate, f"{drawn.index}"), truth
 
 
-_COLORIZER: list[Colorizer] = []  # of a worker
+_MODEL: list[models.ToonModel] = []  # of a worker
 
 
 def _begin(toon: str | Path, matcher: Path | None) -> None:
     torch.set_num_threads(1)
     model = models.load(toon, "cpu")
+    assert isinstance(model, models.ToonModel)
     if matcher is not None:
-        assert isinstance(model, models.ToonModel)
         model = replace(model, matcher=weights.load_matcher(matcher).to(model.device, model.dtype))
-    _COLORIZER.append(Colorizer(model))
+    _MODEL.append(model)
 
 
 def _collected(job: tuple[JudgingPreset, int]) -> list[Regions]:
     preset, index = job
     drawn = World(preset.seed, preset.height, preset.width).shot(index)
-    made = (regions_of(shot, truth, _COLORIZER[0]) for shot, truth in shots(drawn, preset))
+    made = (regions_of(shot, truth, _MODEL[0]) for shot, truth in shots(drawn, preset))
     return [regions for regions in made if regions is not None]
 
 
@@ -148,7 +154,7 @@ def fit(preset: JudgingPreset, regions: Regions, say: Callable[[str], None]) -> 
     hidden = preset.hidden
     network = nn.Sequential(nn.Linear(FEATURES, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1))
     optimizer = torch.optim.AdamW(network.parameters(), lr=preset.rate, weight_decay=0.01)
-    known = [torch.from_numpy(np.ascontiguousarray(x)) for x in (regions.what, regions.away.clip(max=FAR), regions.there)]
+    known = [torch.from_numpy(x) for x in (regions.what, regions.away.clip(max=FAR), regions.there)]
     # Half of a batch as regions come, half by their size.
     share = torch.from_numpy(0.5 / len(regions.size) + 0.5 * regions.size / regions.size.sum())
     generator = torch.Generator().manual_seed(preset.seed)
@@ -158,7 +164,9 @@ def fit(preset: JudgingPreset, regions: Regions, say: Callable[[str], None]) -> 
         at = torch.multinomial(share, preset.batch, replacement=True, generator=generator)
         what, away, there = (x[at] for x in known)
         for scale in SCALES:
-            what[..., scale] *= torch.exp(preset.jitter * torch.randn(len(at), 1, 1, generator=generator))
+            what[..., [NAMES.index(name) for name in scale]] *= torch.exp(
+                preset.jitter * torch.randn(len(at), 1, 1, generator=generator)
+            )
         loss = _loss(network(what)[..., 0], away, there)
         optimizer.zero_grad()
         loss.backward()
@@ -178,9 +186,9 @@ def _loss(scores: Tensor, away: Tensor, there: Tensor) -> Tensor:
 def measured(network: nn.Sequential, regions: Regions) -> dict[str, list[float]]:
     """Shares of regions, and of their area, that are right: with their own colours, as chosen, and as well as offers allow."""
     with torch.no_grad():
-        scores = network(torch.from_numpy(np.ascontiguousarray(regions.what)))[..., 0].numpy()
+        scores = network(torch.from_numpy(regions.what))[..., 0].numpy()
     every, there = np.arange(len(scores)), regions.there
-    picks = {"own": np.zeros(len(scores), int), "chosen": np.where(there, scores, -np.inf).argmax(axis=1)}
+    picks = {"own": np.full(len(scores), OWN), "chosen": taken(scores, there)}
     picks["best"] = np.where(there, regions.away, np.inf).argmin(axis=1)
     right = {name: regions.away[every, pick] < RIGHT for name, pick in picks.items()}
     return {k: [round(float(v.mean()), 4), round(float(v @ regions.size / regions.size.sum()), 4)] for k, v in right.items()}
@@ -217,16 +225,25 @@ def train(
     toon: str | Path = "toon",
     matcher: Path | None = None,
 ) -> dict[str, list[float]]:
-    """Collect, unless the folder holds what was collected, and fit; what of the last quarter of regions is right is returned."""
+    """Collect, unless the folder holds what was collected, and fit; what of the last quarter of regions is right is returned.
+
+    Raises ValueError where the folder holds regions of other shots, or coloured by other weights.
+    """
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "regions.npz"
+    source = {name: getattr(preset, name) for name in ("shots", "height", "width", "frames", "strides", "seed")}
+    source = json.dumps({**source, "toon": str(toon), "matcher": str(matcher)})
     if kept.exists():
         with np.load(kept) as file:
+            if str(file["source"]) != source:
+                raise ValueError(
+                    f"{kept}: holds regions of {file['source']}, not of {source}; give another --out, or its own options"
+                )
             regions = Regions(*(file[name] for name in Regions._fields))
     else:
         regions = collect(preset, workers, say, toon, matcher)
         partial = out / ".regions.npz"
-        np.savez_compressed(partial, **regions._asdict())
+        np.savez_compressed(partial, source=source, **regions._asdict())
         partial.replace(kept)
     # Shots come one after the other, so the last quarter is of others than the rest.
     cut = len(regions.size) * 3 // 4

@@ -111,6 +111,16 @@ TOON = Preset()
 
 MATCHER = MatcherPreset()
 
+# From weights that know the world at the size at which the matcher is used.
+_AT_SIZE = replace(
+    MATCHER,
+    views=(Views(160, 240, 8, 0.2), Views(240, 360, 6, 0.8)),
+    frames=0.2,
+    rate=1.2e-3,
+    steps=1_500,
+    checkpoint_every=50,
+)
+
 _BRIEF: dict[str, Any] = {
     "steps": 4,
     "warmup": 1,
@@ -153,30 +163,9 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
         checkpoint_every=100,
     ),
     # From weights that know the world at that size: drawings by other hands, and parts much larger or smaller than in the shot.
-    "matcher-art": replace(
-        MATCHER,
-        views=(Views(160, 240, 8, 0.2), Views(240, 360, 6, 0.8)),
-        frames=0.2,
-        art=0.4,
-        zoom=(0.4, 2.0),
-        rate=1.2e-3,
-        cooldown=0.5,
-        seed=2,
-        steps=1_500,
-        checkpoint_every=50,
-    ),
-    # From weights that know the world at that size: a drawing looks at what it is compared with.
-    "matcher-attention": replace(
-        MATCHER,
-        model=MatcherConfig(attention=2),
-        views=(Views(160, 240, 8, 0.2), Views(240, 360, 6, 0.8)),
-        frames=0.2,
-        rate=1.2e-3,
-        cooldown=0.6,
-        seed=3,
-        steps=1_500,
-        checkpoint_every=50,
-    ),
+    "matcher-art": replace(_AT_SIZE, art=0.4, zoom=(0.4, 2.0), cooldown=0.5, seed=2),
+    # A drawing looks at what it is compared with.
+    "matcher-attention": replace(_AT_SIZE, model=MatcherConfig(attention=2), cooldown=0.6, seed=3),
     "debug-matcher": _DEBUG_MATCHER,
     "debug-art": replace(_DEBUG_MATCHER, art=0.5),
 }
