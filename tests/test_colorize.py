@@ -15,7 +15,7 @@ import timecolor
 from timecolor import codec, colorize, weights
 from timecolor.colorize import READ_AT_ONCE, Cancelled, ColorizeOptions, Colorizer, Coloured, Progress
 from timecolor.geometry import Clip
-from timecolor.matching import Area, Carrier
+from timecolor.matching import Area, Carrier, Recoloured
 from timecolor.models import ToonModel
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.toon import Toon
@@ -511,6 +511,67 @@ def test_a_reference_that_is_found_surely_gives_its_very_colours(hinted):
     made = hinted.colorize(Shot(lines[None], [sheet]), ColorizeOptions(lines="none"))[0]
     assert made[50, 40].tolist() == [200, 40, 40]
     assert made[40, 90].tolist() == [40, 60, 200]
+
+
+def painted_place() -> tuple[np.ndarray, np.ndarray]:
+    """A painted plate with textured walls and drawn windows, and its lines on white; uint8 (96, 128, 3)."""
+    wall = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    image = cv2.resize(wall, (128, 96), interpolation=cv2.INTER_CUBIC) // 3 + 120
+    lines = np.full((96, 128, 3), 255, np.uint8)
+    for x, y, w, h in ((8, 10, 16, 30), (34, 52, 14, 20), (40, 8, 22, 18), (10, 62, 12, 24)):
+        for picture in (image, lines):
+            cv2.rectangle(picture, (x, y), (x + w, y + h), (0, 0, 0), 1)
+    return image, lines
+
+
+def beside(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, Reference]:
+    """A drawing with a figure at the right before the place, its labels (1, h, w), and the figure's sheet."""
+    drawing, labels, sheet = lines.copy(), np.zeros((1, 96, 128), np.uint8), np.zeros((96, 128, 3), np.uint8)
+    cv2.circle(drawing, (100, 50), 20, (255, 255, 255), -1)
+    cv2.circle(drawing, (100, 50), 20, (0, 0, 0), 1)
+    cv2.circle(labels[0], (100, 50), 20, 1, -1)
+    cv2.circle(sheet, (60, 50), 25, (200, 40, 40), -1)
+    return drawing, labels, Reference(sheet, sheet.max(axis=2), role="character")
+
+
+@pytest.mark.parametrize("pan", [0, 9])
+def test_a_plate_that_a_label_names_is_set_as_the_camera_sees_it(hinted, pan):
+    image, lines = painted_place()
+    seen, drawn = (np.roll(picture, pan, axis=1) for picture in (image, lines))
+    drawn[:, :pan] = 255
+    drawing, labels, sheet = beside(drawn)
+    where = np.zeros((96, 128), bool)
+    where[4:-4, pan + 6 : 74] = True  # away from the figure and from what the pan brings in
+    where &= cv2.dilate(255 - drawn.min(axis=2), np.ones((11, 11), np.uint8)) == 0  # and from lines
+    apart = {}
+    for role in ("background", "frame"):
+        shot = Shot(drawing[None], [Reference(image, role=role), sheet], Labels(labels))
+        made = hinted.colorize(shot, ColorizeOptions(lines="none"))[0]
+        apart[role] = np.abs(made.astype(int) - seen)[where]
+    assert apart["background"].mean() < (3 if pan else 0.01)  # a pan is known to parts of a pixel
+    assert apart["frame"].mean() > 5  # a frame may show figures too, so it is left to the model
+
+
+def test_without_labels_a_plate_is_set_where_the_matcher_sees_what_is_behind(hinted, monkeypatch):
+    image, lines = painted_place()
+    drawing, _, sheet = beside(lines)
+    left = np.zeros((48, 64), bool)
+    left[:, :36] = True
+
+    def recoloured(self, colours, lines, areas, regions):
+        return Recoloured(np.full((48, 64, 3), 0.5, np.float32), (), left)
+
+    monkeypatch.setattr(Carrier, "recoloured", recoloured)
+    made = hinted.colorize(
+        Shot(drawing[None], [Reference(image, role="background"), sheet]), ColorizeOptions(lines="none", palette="free")
+    )[0]
+    behind = np.abs(made[:, :64].astype(int) - image[:, :64])[lines[:, :64].min(axis=2) > 0]
+    assert np.median(behind) == 0
+    assert np.abs(made[40:60, 90:110].astype(int) - 128).max() <= 10
+    # Of two plates neither is known to be the right one.
+    twice = [Reference(image, role="background"), Reference(image[::-1].copy(), role="background"), sheet]
+    made = hinted.colorize(Shot(drawing[None], twice), ColorizeOptions(lines="none", palette="free"))[0]
+    assert np.abs(made[:, :64].astype(int) - image[:, :64]).mean() > 5
 
 
 def test_a_hinted_shot_does_not_depend_on_how_it_is_cut(hinted, monkeypatch):

@@ -358,6 +358,35 @@ def test_a_plate_gives_its_detail_where_the_model_agrees_and_nowhere_else():
     assert (fills[:, 60:] == 110).all()
 
 
+def test_what_is_known_to_be_seen_is_the_picture_itself_but_near_drawn_lines_and_with_flat_fills():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    sketch, colours, at = paper(64, 96), np.full((16, 24, 3), 151 / 255), np.zeros((64, 96), bool)
+    sketch[30:32] = BLACK
+    at[:, :48] = True
+    plain, known, flat = (
+        finish(colours, sketch, replace(finish_module.DEFAULT, fill=fill), placed=placed)
+        for fill, placed in (("auto", ()), ("auto", [(noise, at)]), ("flat", [(noise, at)]))
+    )
+    assert np.array_equal(known[:29, :48], noise[:29, :48])
+    assert not known[30:32].any()
+    assert np.array_equal(known[:, 48:], plain[:, 48:])
+    assert np.array_equal(flat, plain)
+    larger, far, large = (np.repeat(np.repeat(x, 8, axis=0), 8, axis=1) for x in (sketch, at, noise))
+    made = finish(colours, larger, placed=[(large, far)])
+    assert np.array_equal(made[:236, :384], large[:236, :384])
+    assert (made[237:240, :384] == made[238, 500]).all()  # "near" grows with the picture
+
+
+def test_a_finisher_sets_a_plate_as_the_camera_sees_it():
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    finisher = finish_module.Finisher.of(Shot(paper(64, 96)[None], [Reference(image, role="background")]))
+    pan, at = np.zeros((32, 48, 2), np.float32), np.zeros((64, 96), bool)
+    pan[..., 0] = 2  # at half the size: 4 pixels
+    at[8:56, 8:80] = True
+    made = finisher(np.full((16, 24, 3), 0.5), paper(64, 96), places=[finish_module.Place(at, pan)])
+    assert np.array_equal(made[8:56, 8:80], image[8:56, 12:84])
+
+
 def test_of_several_plates_the_one_that_agrees_is_taken():
     rng = np.random.default_rng(0)
     dark, light = (np.clip(rng.normal(level, 6, (64, 96, 3)), 0, 255).astype(np.uint8) for level in (90, 160))

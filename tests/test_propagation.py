@@ -89,3 +89,60 @@ def test_ways_tell_how_badly_a_pictures_lines_fit_as_it_stands_and_carried():
     around = np.s_[20:76, 30:80]
     assert carried.misfit[around].mean() < 0.05 < 0.2 < still.misfit[around].mean()
     assert np.abs(propagation.ways(lines, drawing(0), [])[0].misfit).max() < 0.01
+
+
+def moved(move: np.ndarray) -> np.ndarray:
+    """A street of windows as a camera sees it, uint8 (160, 240, 3). move: (2, 3), from the picture to the drawing."""
+    frame = np.full((160, 240, 3), 255, np.uint8)
+    for x in range(20, 220, 45):
+        for y, h in ((20, 25), (75, 18), (115, 30)):
+            corners = np.array([[x, y], [x + 18, y], [x + 18, y + h], [x + 4, y + h]], np.float32) @ move[:, :2].T + move[:, 2]
+            cv2.polylines(frame, [np.round(corners).astype(np.int32)], True, (0, 0, 0), 2)
+    return frame
+
+
+@pytest.mark.parametrize(("zoom", "x", "y"), [(1.0, 7.0, -4.0), (1.08, -12.0, -5.0), (0.94, 6.0, 5.0)])
+def test_a_camera_move_is_found_behind_a_figure_that_moves_otherwise(zoom, x, y):
+    still = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    lines = propagation.ink(moved(still))
+    drawing, within = moved(np.array([[zoom, 0, x], [0, zoom, y]], np.float32)), np.ones((160, 240), np.uint8)
+    cv2.circle(drawing, (120, 90), 45, (255, 255, 255), -1)
+    cv2.circle(drawing, (120, 90), 45, (0, 0, 0), 2)
+    cv2.circle(within, (120, 90), 45, 0, -1)
+    found = propagation.camera(lines, drawing, propagation.flows(lines, drawing), within > 0)
+    assert found.misfit < 0.1
+    rows, columns = np.mgrid[:160, :240].astype(np.float32)
+    true = np.dstack([(columns - x) / zoom - columns, (rows - y) / zoom - rows])
+    assert np.abs(found.flow - true).max() < 1.5
+    assert np.abs(found.flow - true).mean() < 0.5
+
+
+def test_a_camera_stands_still_where_lines_lie_on_one_another_or_hardly_any_tell():
+    drawing = moved(np.array([[1, 0, 0], [0, 1, 0]], np.float32))
+    lines, everywhere = propagation.ink(drawing), np.ones((160, 240), bool)
+    flows = [np.full((160, 240, 2), 9, np.float32)]
+    assert propagation.camera(lines, drawing, flows, everywhere) == (None, 0.0)
+    assert propagation.camera(np.zeros_like(lines), drawing, flows, everywhere) == (None, 0.0)
+    assert propagation.camera(lines, np.full_like(drawing, 255), flows, everywhere) == (None, 0.0)
+    assert propagation.camera(lines, drawing, flows, ~everywhere) == (None, 0.0)
+    # What no move can bring near stands still too, and says so.
+    other = np.full_like(drawing, 255)
+    cv2.circle(other, (120, 80), 70, (0, 0, 0), 2)
+    found = propagation.camera(lines, other, propagation.flows(lines, other), everywhere)
+    assert found.flow is None
+    assert found.misfit > 0.3
+
+
+def test_what_a_pan_brings_in_is_not_covered():
+    pan = np.zeros((20, 30, 2), np.float32)
+    assert propagation.covered(pan).all()
+    pan[..., 0] = -4
+    assert not propagation.covered(pan)[:, :4].any()
+    assert propagation.covered(pan)[:, 4:].all()
+
+
+def test_a_flow_of_another_size_leads_to_the_same_places():
+    flow = np.dstack([np.full((40, 60), 3, np.float32), np.full((40, 60), -2, np.float32)])
+    larger = propagation.resized(flow, 120, 120)
+    assert larger.shape == (120, 120, 2)
+    assert np.allclose(larger, (6, -6))

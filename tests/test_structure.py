@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "codec": "shapes geometry denoiser shot sketch",
     "propagation": "shapes",
     "finish": "shapes shot sketch propagation choice",
-    "matching": "shapes geometry denoiser matcher sketch finish",
+    "matching": "shapes geometry denoiser matcher sketch propagation finish",
     # the façade
     "models": "shapes geometry choice denoiser toon matcher diffusion weights cogvideox codec propagation",
     "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation"

@@ -2,11 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -17,10 +17,10 @@ from timecolor import codec, models, propagation
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Model, Picture, Work
-from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, regions
+from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, Place, Vote, regions
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
-from timecolor.matching import Area, Carrier, clip_of
+from timecolor.matching import Area, Carrier, clip_of, with_plate
 from timecolor.sampling import sample
 from timecolor.shot import Frames, Shot
 from timecolor.sketch import SketchStyle, extract_clip, require_line_art, without_lines
@@ -278,18 +278,11 @@ class Colorizer:
             if r in whole:
                 tracks[r] = _track(picture, drawings.sketches)
             yield Progress("matching", r + 1, len(pictures))
-        fine, frames_only = clip_of(native), len(whole) == len(pictures)
-        carrier = None
-        # Frames that labels name are left to the model and its hints.
-        if self.model.matcher is not None and pictures and (shot.labels is None or not frames_only):
-            on_paper = shot.labels is None and bare  # then the white around a sheet may be taken too
-            seen = [codec.letterbox(r, fine, native, 255 if bare else 0) for r in shot.references]
-            shows = [picture.shown | on_paper for picture in seen]
-            carrier = Carrier(self.model.matcher, seen, shows, () if frames_only else whole)
+        carrying = _Carrying(self.model, shot, whole, tracks, need.working, drawings.labels, 255 if bare else 0)
         finishing = FinishOptions(options.lines, options.finish, options.palette)
         finisher = Finisher.of(shot, drawings.labels, finishing, self.model.judge)
 
-        shown, held, cells, votes, ways = 0, -1, np.zeros((1, 1, 3), np.float32), (), []
+        shown, held, made = 0, -1, _Made(np.zeros((1, 1, 3), np.float32))
         for first, stop, colours in self._sample(drawings, pictures, tracks, options):
             if isinstance(colours, Progress):
                 yield colours
@@ -302,25 +295,12 @@ class Colorizer:
                 areas = None if shot.labels is None else np.asarray(shot.labels.video[shown:until])
                 for i, original in enumerate(originals):
                     at = drawings.of_frame[shown + i]
-                    drawing = drawings.sketches[at]
+                    area = None if areas is None else areas[i]
                     if at != held:
-                        cells, held = colours[at - first], at
-                        if carrier is not None:
-                            large = codec.shrink(original[None], fine)[0]
-                            ink = propagation.ink(large)
-                            if frames_only:
-                                cells = carrier.overruled(cells, ink, tuple(whole))
-                            else:
-                                sought = _areas(shot, None if areas is None else areas[i], fine, whole)
-                                made = carrier.recoloured(cells, ink, sought, regions(large))
-                                cells, votes = made.colours, made.votes
+                        made, held = carrying(colours[at - first], original, area, drawings.sketches[at], at), at
                         if self.model.draws_lines and options.lines != "model":
-                            cells = _fills(cells, drawing)
-                        ways = [
-                            propagation.ways(picture.lines, drawing, _flows(picture, drawing, tracks[r][at]))
-                            for r, picture in whole.items()
-                        ]
-                    yield Coloured(shown + i, finisher(cells, original, None if areas is None else areas[i], ways, votes))
+                            made = made._replace(colours=_fills(made.colours, drawings.sketches[at]))
+                    yield Coloured(shown + i, finisher(made.colours, original, area, made.ways, made.votes, made.places))
                     yield Progress("finishing", shown + i + 1, frames)
                 shown = until
 
@@ -562,6 +542,94 @@ class _Drawings:
 
     def _labels_of(self, label: int) -> tuple[int, ...]:
         return () if self._shot.labels is None else self._shot.labels.references_of(label)
+
+
+class _Made(NamedTuple):
+    """A drawing's colours, float (y, x, 3), and what the finish is told beside them."""
+
+    colours: np.ndarray
+    ways: Sequence[Sequence[propagation.Way]] = ()
+    votes: Sequence[Vote] = ()
+    places: Sequence[Place | None] = ()
+
+
+class _Carrying:
+    """What references tell of each drawing of a shot, set in the place of the embedded model's colours.
+
+    whole: pictures that show the frame, at the working size, and tracks: their flows onto each drawing. labels: those present.
+    ground: grey level behind cut-outs.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        shot: Shot,
+        whole: Mapping[int, Picture],
+        tracks: Mapping[int, Sequence[np.ndarray]],
+        working: Clip,
+        labels: Iterable[int],
+        ground: int,
+    ) -> None:
+        frames, height, width = shot.sketch.shape[:3]
+        native = Clip(frames, height, width)
+        self._shot, self._whole, self._tracks, self._working = shot, whole, tracks, working
+        self._native, self._fine = native, clip_of(native)
+        self._frames_only = len(whole) == len(shot.references)
+        self._carrier, self._plates = None, {}
+        if model.matcher is None or not shot.references:
+            return
+        self._seen = [codec.letterbox(r, self._fine, native, ground) for r in shot.references]
+        self._plates = _plates(shot, labels)
+        # Frames that labels name are left to the model and its hints.
+        if shot.labels is None or not self._frames_only:
+            on_paper = shot.labels is None and ground > 0  # then the white around a sheet may be taken too
+            shows = [picture.shown | on_paper for picture in self._seen]
+            self._carrier = Carrier(model.matcher, self._seen, shows, () if self._frames_only else whole)
+
+    def __call__(self, cells: np.ndarray, original: np.ndarray, labels: np.ndarray | None, drawing: np.ndarray, at: int) -> _Made:
+        """cells: the model's colours of drawing number `at`. original: the drawing as it is; drawing: at the working size."""
+        votes, behind = (), np.zeros((1, 1), bool)
+        if self._carrier is not None:
+            large = codec.shrink(original[None], self._fine)[0]
+            lines = propagation.ink(large)
+            if self._frames_only:
+                cells = self._carrier.overruled(cells, lines, tuple(self._whole))
+            else:
+                areas = _areas(self._shot, labels, self._fine, self._whole)
+                cells, votes, behind = self._carrier.recoloured(cells, lines, areas, regions(large))
+        ways, places = [], []
+        for r, picture in self._whole.items():
+            flows = _flows(picture, drawing, self._tracks[r][at])
+            ways.append(propagation.ways(picture.lines, drawing, flows))
+            shown = behind if labels is None else np.isin(labels, self._plates.get(r, []))
+            if r not in self._plates or not shown.any():
+                places.append(None)
+                continue
+            camera = propagation.camera(picture.lines, drawing, flows, _at(shown, self._working))
+            shown = _at(shown, self._native)
+            if camera.flow is not None:
+                shown &= _at(propagation.covered(camera.flow), self._native)
+            cells = with_plate(cells, self._seen[r].fills, camera.flow, _at(shown, self._fine))
+            places.append(Place(shown, camera.flow))
+        return _Made(cells, ways, votes, places)
+
+
+def _plates(shot: Shot, labels: Iterable[int]) -> dict[int, list[int]]:
+    """Plates that alone may colour what they show, and the labels that name them; without labels, the only plate."""
+    if shot.labels is None:
+        found = [r for r, reference in enumerate(shot.references) if reference.role == "background"]
+        return {r: [] for r in found} if len(found) == 1 else {}
+    named: dict[int, list[int]] = {}
+    for label in sorted(labels):
+        own = shot.labels.references_of(label)
+        if len(own) == 1 and shot.references[own[0]].role == "background":
+            named.setdefault(own[0], []).append(label)
+    return named
+
+
+def _at(mask: np.ndarray, clip: Clip) -> np.ndarray:
+    """A mask (h, w) at a size."""
+    return cv2.resize(mask.astype(np.uint8), (clip.width, clip.height), interpolation=cv2.INTER_NEAREST) > 0
 
 
 def _areas(shot: Shot, labels: np.ndarray | None, clip: Clip, whole: Collection[int]) -> list[Area]:

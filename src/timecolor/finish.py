@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from timecolor.choice import PLATE, SOURCES, Choose, Offers
-from timecolor.propagation import Way, warp
+from timecolor.propagation import Way, resized, warp
 from timecolor.shapes import Bool, Float
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.sketch import reference_lines, without_lines
@@ -81,6 +81,8 @@ LOOKED_AT = 400_000
 WIDE, MIXED = 0.002, 0.6
 # A plate beside the model's colours: levels, at most, that a cell counts; cells that "around" is; misfit where none is told.
 APART, AROUND, UNTOLD = 64.0, 1.5, 0.2
+# So near to the sketch's lines, in pixels of a 480-line picture, the lines of a picture that is known to be seen are not wanted.
+OVER = 3.0
 # From what part of a vote on one colour is taken alone, below which it is mixed with the others; and how softly.
 SURE, SOFT = 0.3, 0.08
 
@@ -95,6 +97,7 @@ def finish(
     plates: Sequence["Plate"] = (),
     votes: Sequence["Vote"] = (),
     choose: Choose | None = None,
+    placed: Sequence[tuple[np.ndarray, np.ndarray]] = (),
 ) -> np.ndarray:
     """The final frame, uint8 (h, w, 3).
 
@@ -104,6 +107,7 @@ def finish(
     plates: pictures that show the place; where the fills agree with one, its detail is taken.
     votes: on the colours of small regions, which `colours` mixes with those around them; of areas that do not overlap, all of one
     grid. choose: between a region's own colour, votes and plates; None = its own.
+    placed: pictures (h, w, 3) that are known to be what is seen, but for what is near drawn lines, and where, bool (h, w).
     """
     h, w = sketch.shape[:2]
     if options.lines == "model":
@@ -148,6 +152,11 @@ def finish(
         loose[:] = True
     if plates and options.fill != "flat":
         _take_detail(fills, np.clip(colours, 0, 1), plates, loose[areas], labels)
+    if placed and options.fill != "flat":
+        near = 2 * round(OVER * h / 480) + 1
+        bare = cv2.dilate((ink.opacity > GRAIN).astype(np.uint8), np.ones((near, near), np.uint8)) == 0
+        for picture, at in placed:
+            fills[at & bare] = picture[at & bare]
     return fills if options.lines == "none" else ink.over(fills)
 
 
@@ -188,7 +197,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plate:
-    """A reference that fills the frame, at the sketch's size and without its drawn lines, uint8 (h, w, 3).
+    """A reference that fills the frame, at the sketch's size, uint8 (h, w, 3), a coloured frame without its drawn lines.
 
     labels: those whose areas it may colour, None = all. way: `choice.PLATE` = as it stands, from there on along which flow.
     misfit: how badly its lines then lie on the sketch's, at any size; None = not known.
@@ -198,6 +207,14 @@ class Plate:
     labels: frozenset[int] | None = None
     way: int = PLATE
     misfit: Float[np.ndarray, "y x"] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Where a plate is known to be seen, bool (h, w), and the flow of the camera's move, at any size; None = it stands still."""
+
+    at: Bool[np.ndarray, "h w"]
+    flow: Float[np.ndarray, "y x 2"] | None
 
 
 def plate_of(reference: Reference, height: int, width: int, labels: frozenset[int] | None = None) -> Plate | None:
@@ -247,24 +264,24 @@ class Finisher:
         labels: np.ndarray | None = None,
         ways: Sequence[Sequence[Way]] = (),
         votes: Sequence[Vote] = (),
+        places: Sequence["Place | None"] = (),
     ) -> np.ndarray:
         """`finish` with what is known of the shot. labels: the frame's, where the shot has any.
 
         ways: for each plate those in which it may lie on this frame, as it stands first, at any size; none = as it stands.
-        votes: as in `finish`.
+        votes: as in `finish`. places: for each plate where it is known to be seen; None, or none at all = not known.
         """
-        size = sketch.shape[1::-1]
+
+        def seen(picture: np.ndarray, flow: np.ndarray | None) -> np.ndarray:
+            return picture if flow is None else warp(picture, resized(flow, *sketch.shape[:2]))
+
         plates = []
         for plate, its in zip(self.plates, ways or [[Way()]] * len(self.plates), strict=True):
             for i, way in enumerate(its):
-                picture = plate.picture if way.flow is None else warp(plate.picture, _enlarged(way.flow, size))
-                plates.append(Plate(picture, plate.labels, min(PLATE + i, SOURCES - 1), way.misfit))
-        return finish(colours, sketch, self.options, self.palette, labels, self.palettes, plates, votes, self.choose)
-
-
-def _enlarged(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    scale = np.array([size[0] / flow.shape[1], size[1] / flow.shape[0]], np.float32)
-    return cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR) * scale
+                plates.append(Plate(seen(plate.picture, way.flow), plate.labels, min(PLATE + i, SOURCES - 1), way.misfit))
+        known = [(plate, place) for plate, place in zip(self.plates, places, strict=False) if place is not None]
+        placed = [(seen(plate.picture, place.flow), place.at) for plate, place in known]
+        return finish(colours, sketch, self.options, self.palette, labels, self.palettes, plates, votes, self.choose, placed)
 
 
 def _take_detail(

@@ -5,6 +5,7 @@ Not in the TimeColor paper. The embedded model's colours give way to these.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from timecolor import propagation
 from timecolor.denoiser import Picture
 from timecolor.finish import Vote, apart, to_lab
 from timecolor.geometry import Clip
@@ -43,12 +45,15 @@ class Area:
     references: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Recoloured:
-    """A drawing's colours in [0, 1] at every `STRIDE`-th pixel, or as they were, and what its areas say."""
+class Recoloured(NamedTuple):
+    """A drawing's colours in [0, 1] at every `STRIDE`-th pixel, or as they were, and what its areas say.
+
+    behind: at every such pixel, whether it is more likely of what is behind than anything else.
+    """
 
     colours: Float[np.ndarray, "y x 3"]
     votes: Sequence[Vote]
+    behind: Bool[np.ndarray, "rows columns"]
 
 
 class Carrier:
@@ -81,7 +86,7 @@ class Carrier:
         """
         rows, columns = _at_places(regions).shape
         made = cv2.resize(colours.astype(np.float32), (columns, rows), interpolation=cv2.INTER_NEAREST)
-        votes = []
+        votes, behind = [], np.zeros((rows, columns), bool)
         for area in areas:
             group = self._group(area.references)
             at = _at_places(area.mask)
@@ -89,11 +94,13 @@ class Carrier:
                 continue
             own = lines if area.mask.all() else lines_in(lines, area.mask)
             shares = group.shares(self._matcher, _described(self._matcher, own, area.mask, group.seen).places[:, at].T)
-            vote = Vote(at, shares.cpu().numpy(), group.shades, group.alike)
-            made[at] = vote.settled(_pooled(shares, _at_places(regions)[at]).cpu().numpy(), made[at])
+            pooled = _pooled(shares, _at_places(regions)[at]).cpu().numpy()
+            vote = Vote(at, shares[:, :-1].cpu().numpy(), group.shades, group.alike)
+            made[at] = vote.settled(pooled[:, :-1], made[at])
+            behind[at] = pooled[:, -1] > 0.5
             votes.append(vote)
         # Cells made finer are only worth it where something was found.
-        return Recoloured(made if votes else colours, votes)
+        return Recoloured(made if votes else colours, votes, behind)
 
     def overruled(
         self, colours: Float[np.ndarray, "n m 3"], lines: UInt8[np.ndarray, "h w"], references: tuple[int, ...]
@@ -108,7 +115,7 @@ class Carrier:
         n, m = colours.shape[:2]
         described = _described(self._matcher, lines, np.ones(lines.shape, bool), group.seen).places
         y, x = ((np.arange(k) * 2 + 1) * size // (2 * k) for k, size in ((n, described.shape[1]), (m, described.shape[2])))
-        shares = group.shares(self._matcher, described[:, y[:, None], x].flatten(1).T).cpu().numpy()
+        shares = group.shares(self._matcher, described[:, y[:, None], x].flatten(1).T)[:, :-1].cpu().numpy()
         own = colours.reshape(-1, 3).astype(np.float32)
         vote = Vote(np.ones((n, m), bool), shares, group.shades, group.alike)
         sure = (shares @ group.alike).max(axis=1) >= LIKELY
@@ -159,15 +166,34 @@ class _Group:
         share = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float() / len(every)
         return _Group(views, described, share.to(described.device), shades, _alike(shades, shades))
 
-    def shares(self, matcher: Matcher, queries: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
-        """How likely each place has each shade; what is missing to 1 is behind, or in none of the references."""
+    def shares(self, matcher: Matcher, queries: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """How likely each place has each shade, and is behind, which comes last; what is missing to 1 is in no reference."""
         found = []
         with torch.inference_mode():
             for part in queries.split(QUERIES):
                 fits, nothing = matcher.likeness(part[None], self.keys[None])
                 by_shade = fits[0] @ self.shade
-                found.append(by_shade[:, :-1] / (by_shade.sum(1, keepdim=True) + nothing[0, :, None]))
+                found.append(by_shade / (by_shade.sum(1, keepdim=True) + nothing[0, :, None]))
         return torch.cat(found)
+
+
+def with_plate(
+    colours: Float[np.ndarray, "n m 3"],
+    plate: UInt8[np.ndarray, "h w 3"],
+    flow: Float[np.ndarray, "y x 2"] | None,
+    at: Bool[np.ndarray, "h w"],
+) -> Float[np.ndarray, "rows columns 3"]:
+    """A drawing's colours in [0, 1], at every `STRIDE`-th pixel or finer, with a plate's in its place.
+
+    flow: how the camera sees the plate, at any size; None = as it stands. at: where it is seen.
+    """
+    rows, columns = (max(a, b) for a, b in zip(colours.shape, _at_places(at).shape, strict=False))
+    made = cv2.resize(colours.astype(np.float32), (columns, rows), interpolation=cv2.INTER_NEAREST)
+    if flow is not None:
+        plate = propagation.warp(plate, propagation.resized(flow, *at.shape))
+    shown = cv2.resize(plate, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    mine = cv2.resize(at.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST) > 0
+    return np.where(mine[..., None], shown, made)
 
 
 def _pooled(shares: Float[Tensor, "n m"], region: Int[np.ndarray, " n"]) -> Float[Tensor, "n m"]:

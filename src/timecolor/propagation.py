@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from timecolor.shapes import Float, UInt8
+from timecolor.shapes import Bool, Float, UInt8
 
 # Blurs of the lines before their flow is sought, standard deviation in pixels of the working size: the wider, the farther lines
 # are followed and the less exactly. A picture is also offered where it stands.
@@ -21,6 +21,10 @@ CANDIDATES = 1 + len(BLURS)  # without a track
 FINE, WIDE = 1.5, 6.0
 INK = 64
 FAR, AROUND, WHOLE = 8.0, 6.0, 0.3
+# A camera's move: by how many pixels of lines it is told at least, how near flow must be to it (pixels of a 160-line picture), at
+# which misfit lines are on one another, by what factor a move must lessen it to be believed, and to be made more exact again.
+TOLD, NEAR, ON, NEARER, BETTER = 20, 1.5, 0.03, 0.7, 0.95
+ZOOM, ROLL = 2.0, 0.2  # the most that it zooms (a factor) and rolls (radians)
 
 
 class Way(NamedTuple):
@@ -28,6 +32,13 @@ class Way(NamedTuple):
 
     flow: Float[np.ndarray, "h w 2"] | None = None
     misfit: Float[np.ndarray, "h w"] | None = None
+
+
+class Camera(NamedTuple):
+    """How the camera sees a painted place in a drawing. flow: None = it stands still. misfit: of the lines of both, in [0, 1]."""
+
+    flow: Float[np.ndarray, "h w 2"] | None
+    misfit: float
 
 
 def line_flow(
@@ -44,9 +55,27 @@ def line_flow(
 
 def warp(image: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndarray:
     """The image (h w) or (h w c) fetched along `line_flow`, at its size; beyond the edge it goes on as at the edge."""
+    x, y = _leads(flow)
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def covered(flow: Float[np.ndarray, "h w 2"]) -> Bool[np.ndarray, "h w"]:
+    """Where a flow leads into the picture and not beyond its edge."""
+    (h, w), (x, y) = flow.shape[:2], _leads(flow)
+    return (x > -0.5) & (x < w - 0.5) & (y > -0.5) & (y < h - 0.5)
+
+
+def _leads(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where to a flow leads, x and y (h, w)."""
     h, w = flow.shape[:2]
     x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    return cv2.remap(image, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return x + flow[..., 0], y + flow[..., 1]
+
+
+def resized(flow: Float[np.ndarray, "h w 2"], height: int, width: int) -> Float[np.ndarray, "y x 2"]:
+    """A flow for pictures of another size."""
+    scale = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
+    return cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR) * scale
 
 
 def darkness(drawing: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
@@ -137,6 +166,68 @@ def ways(
         lined = ((carried > INK) | (view > INK)).astype(np.float32)
         found.append(Way(flow, cv2.GaussianBlur(off, (0, 0), blur) / (cv2.GaussianBlur(lined, (0, 0), blur) + np.float32(0.05))))
     return found
+
+
+def camera(
+    lines: UInt8[np.ndarray, "h w"],
+    drawing: UInt8[np.ndarray, "h w 3"],
+    tried: Sequence[Float[np.ndarray, "h w 2"]],
+    within: Bool[np.ndarray, "h w"],
+) -> Camera:
+    """The move of the whole picture with these lines that lays them best on a drawing's: what pans and zooms do to a place.
+
+    tried: flows that may hold it. within: where the drawing shows the place. Where hardly any lines tell, it stands still, and
+    its misfit is 0.
+    """
+    view = ink(drawing)
+    far = FAR * min(view.shape) / 160
+    # The outlines of what stands before the place are none of its lines.
+    within = cv2.erode(within.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1) > 0
+    to_view = _distance(np.where(within, view, 0), far)
+    seen = (view > INK) & within
+    still = _told(lines, seen, to_view, within, None, far)
+    if still is None or still <= ON:
+        return Camera(None, still or 0.0)
+    best, least, known = None, still, list(tried)
+    while known:
+        before = least
+        for flow in known:
+            moved = _moved(flow, seen)
+            off = None if moved is None else _told(lines, seen, to_view, within, moved, far)
+            if off is not None and off < least:
+                best, least = moved, off
+        known = [_refined(lines, view, best, FINE)] if best is not None and least < BETTER * before else []
+    return Camera(best, least) if least < NEARER * still else Camera(None, still)
+
+
+def _moved(flow: np.ndarray, seen: np.ndarray) -> np.ndarray | None:
+    """The flow of the move of a whole picture that most pixels seen of a flow agree with; None = there is none."""
+    h, w = seen.shape
+    y, x = np.nonzero(seen)
+    at = np.stack([x, y], axis=1).astype(np.float32)
+    if len(at) < TOLD:
+        return None
+    move, _ = cv2.estimateAffinePartial2D(at, at + flow[y, x], ransacReprojThreshold=NEAR * min(h, w) / 160)
+    if move is None:
+        return None
+    zoom, roll = float(np.hypot(*move[:, 0])), float(np.arctan2(move[1, 0], move[0, 0]))
+    if not 1 / ZOOM < zoom < ZOOM or abs(roll) > ROLL:
+        return None
+    places = np.dstack([*np.meshgrid(np.arange(w), np.arange(h)), np.ones((h, w))])
+    return (places @ move.T - places[..., :2]).astype(np.float32)
+
+
+def _told(
+    lines: np.ndarray, seen: np.ndarray, to_view: np.ndarray, within: np.ndarray, flow: np.ndarray | None, far: float
+) -> float | None:
+    """How far the lines of a picture and those seen of a drawing lie apart, in [0, 1]; None where either has too few."""
+    known = within
+    if flow is not None:
+        known, lines = within & covered(flow), warp(lines, flow)
+    theirs, own = (lines > INK) & known, seen & known
+    if min(theirs.sum(), own.sum()) < TOLD:
+        return None
+    return float((to_view[theirs].sum() + _distance(lines, far)[own].sum()) / (theirs.sum() + own.sum()) / far)
 
 
 def _carried(lines: np.ndarray, view: np.ndarray, start: np.ndarray) -> list[np.ndarray]:

@@ -166,6 +166,10 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     "matcher-art": replace(_AT_SIZE, art=0.4, zoom=(0.4, 2.0), cooldown=0.5, seed=2),
     # A drawing looks at what it is compared with.
     "matcher-attention": replace(_AT_SIZE, model=MatcherConfig(attention=2), cooldown=0.6, seed=3),
+    # From weights that look: the world once more, a fifth of the scenes drawings by other hands.
+    "matcher-mixed": replace(
+        _AT_SIZE, model=MatcherConfig(attention=2), art=0.2, zoom=(0.4, 2.0), rate=1e-3, cooldown=0.6, seed=4
+    ),
     "debug-matcher": _DEBUG_MATCHER,
     "debug-art": replace(_DEBUG_MATCHER, art=0.5),
 }
