@@ -4,7 +4,7 @@
 # Trains the presets of PRESETS (below) one after the other, each into OUT/PRESET, B:A from the weights of A, in slices of MINUTES (9)
 # that end with a checkpoint, and stops by itself at the last step. SLICES=1 runs a single slice of the first preset that is not
 # done, for machines that are lent for ten minutes at a time: checkpoints/last.safetensors carries all state to the next.
-# Presets named *-art (matcher-art:matcher-further) learn from the drawings in ART (data/art), which are rendered first where there
+# Presets named *-mixed learn from the drawings in ART (data/art) too, which are rendered first where there
 # are none: pip install 'timecolor[art]', and Debian's openclipart-svg for CLIP_ART (/usr/share/openclipart/svg; heads alone without it).
 # judge:A:B learns from SHOTS (96) coloured with the weights of A and B; it is not cut into slices (ten minutes on two cores).
 # Needs torch, numpy, OpenCV, Pillow, einops, safetensors; one NVIDIA GPU, or CPU cores.
@@ -20,7 +20,7 @@ WORKERS=${WORKERS:-$((CORES > 4 ? CORES - 2 : 1))}
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" OMP_WAIT_POLICY=PASSIVE
 left=${SLICES:-1000000}
 ART=${ART:-data/art} CLIP_ART=${CLIP_ART:-/usr/share/openclipart/svg}
-for each in ${PRESETS:-matcher matcher-further:matcher matcher-attention:matcher-further toon judge:toon:matcher-attention}; do
+for each in ${PRESETS:-matcher matcher-further:matcher matcher-attention:matcher-further matcher-mixed:matcher-attention toon judge:toon:matcher-mixed}; do
     preset=${each%%:*} from=${each#"$preset"} data=
     if [ "$preset" = judge ]; then
         [ ! -e "$OUT/judge/judge.safetensors" ] && ((left > 0)) || continue
@@ -31,7 +31,7 @@ for each in ${PRESETS:-matcher matcher-further:matcher matcher-attention:matcher
         left=$((left - 1))
         continue
     fi
-    case $preset in *-art)
+    case $preset in *-mixed)
         if [ ! -d "$ART" ]; then
             rm -rf "$ART.part"
             "$PYTHON" -m timecolor.train.art --out "$ART.part" $([ ! -d "$CLIP_ART" ] || echo --clip-art "$CLIP_ART")

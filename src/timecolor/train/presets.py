@@ -162,11 +162,9 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
         steps=2_000,
         checkpoint_every=100,
     ),
-    # From weights that know the world at that size: drawings by other hands, and parts much larger or smaller than in the shot.
-    "matcher-art": replace(_AT_SIZE, art=0.4, zoom=(0.4, 2.0), cooldown=0.5, seed=2),
     # A drawing looks at what it is compared with.
     "matcher-attention": replace(_AT_SIZE, model=MatcherConfig(attention=2), cooldown=0.6, seed=3),
-    # From weights that look: the world once more, a fifth of the scenes drawings by other hands.
+    # From those: a fifth of the scenes are drawings by other hands, and parts come much larger or smaller than in the shot.
     "matcher-mixed": replace(
         _AT_SIZE, model=MatcherConfig(attention=2), art=0.2, zoom=(0.4, 2.0), rate=1e-3, cooldown=0.6, seed=4
     ),
