@@ -67,15 +67,17 @@ def covered(flow: Float[np.ndarray, "h w 2"]) -> Bool[np.ndarray, "h w"]:
 
 def _leads(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where to a flow leads, x and y (h, w)."""
-    h, w = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    return x + flow[..., 0], y + flow[..., 1]
+    x, y = cv2.split(flow.astype(np.float32))
+    x += np.arange(flow.shape[1], dtype=np.float32)
+    y += np.arange(flow.shape[0], dtype=np.float32)[:, None]
+    return x, y
 
 
 def resized(flow: Float[np.ndarray, "h w 2"], height: int, width: int) -> Float[np.ndarray, "y x 2"]:
     """A flow for pictures of another size."""
-    scale = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
-    return cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR) * scale
+    found = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
+    found *= np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
+    return found
 
 
 def darkness(drawing: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
