@@ -377,6 +377,21 @@ def test_what_is_known_to_be_seen_is_the_picture_itself_but_near_drawn_lines_and
     assert (made[237:240, :384] == made[238, 500]).all()  # "near" grows with the picture
 
 
+def test_a_flat_region_in_a_pictures_place_has_its_colour_up_to_the_line():
+    sketch, colours, red = paper(480, 640), np.full((120, 160, 3), 0.5), paper(480, 640, RED)
+    box(sketch, 100, 100, 220, 260, BLACK, 2)
+    at = np.zeros((480, 640), bool)
+    at[90:230, 90:270] = True
+    made, bare = (
+        finish(colours, sketch, NO_LINES, placed=[(red, place)], palette=Palette(np.array([[128] * 3, RED], np.uint8)))
+        for place in (at, np.zeros_like(at))
+    )
+    inside = np.s_[103:218, 103:258]
+    assert (bare[inside] != RED).any(axis=2).all()
+    assert (made[inside] == RED).all()
+    assert (made[300:, 300:] != RED).any(axis=2).all()
+
+
 def test_a_finisher_sets_a_plate_as_the_camera_sees_it():
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
     finisher = finish_module.Finisher.of(Shot(paper(64, 96)[None], [Reference(image, role="background")]))

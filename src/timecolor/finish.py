@@ -81,8 +81,6 @@ LOOKED_AT = 400_000
 WIDE, MIXED = 0.002, 0.6
 # A plate beside the model's colours: levels, at most, that a cell counts; cells that "around" is; misfit where none is told.
 APART, AROUND, UNTOLD = 64.0, 1.5, 0.2
-# Rows that are blended at once, so that they stay in the processor's cache.
-BAND = 64
 # So near to the sketch's lines, in pixels of a 480-line picture, the lines of a picture that is known to be seen are not wanted.
 OVER = 3.0
 # From what part of a vote on one colour is taken alone, below which it is mixed with the others; and how softly.
@@ -158,7 +156,9 @@ def finish(
         near = 2 * round(OVER * h / 480) + 1
         bare = cv2.dilate((ink.opacity > GRAIN).astype(np.uint8), np.ones((near, near), np.uint8)) == 0
         for picture, at in placed:
-            fills = cv2.copyTo(picture, (at & bare).view(np.uint8), fills)
+            set_there = at & bare
+            _even_out(fills, picture, areas, at, set_there, loose)
+            fills = cv2.copyTo(picture, set_there.view(np.uint8), fills)
     return fills if options.lines == "none" else ink.over(fills)
 
 
@@ -303,17 +303,27 @@ def _take_detail(
         theirs = cv2.GaussianBlur(cv2.resize(shown[-1], size, interpolation=cv2.INTER_AREA).astype(np.float32), (0, 0), 0.7)
         differences.append(np.abs(ours - theirs).max(axis=2))
     best = np.argmin(differences, axis=0)
-    taken = []
+    total = fills.astype(np.float32)
     for i, (difference, picture) in enumerate(zip(differences, shown, strict=True)):
         agree = np.clip((OTHER - difference) / (OTHER - SAME), 0, 1) * (best == i)
         if agree.any():
-            taken.append((picture, cv2.resize(agree, (w, h), interpolation=cv2.INTER_LINEAR)))
-    for first in range(0, h if taken else 0, BAND):
-        band = slice(first, first + BAND)
-        total = fills[band].astype(np.float32)
-        for picture, share in taken:
-            total += cv2.multiply(cv2.subtract(picture[band], fills[band], dtype=cv2.CV_32F), cv2.merge([share[band]] * 3))
-        fills[band] = np.clip(total + 0.5, 0, 255).astype(np.uint8)
+            share = cv2.resize(agree, (w, h), interpolation=cv2.INTER_LINEAR)
+            total += cv2.multiply(cv2.subtract(picture, fills, dtype=cv2.CV_32F), cv2.merge([share] * 3))
+    fills[:] = np.clip(total + 0.5, 0, 255).astype(np.uint8)
+
+
+def _even_out(
+    fills: np.ndarray, picture: np.ndarray, areas: np.ndarray, at: np.ndarray, shown: np.ndarray, loose: np.ndarray
+) -> None:
+    """Give flat regions that mostly lie in a picture's place (h, w) the mean of what they show of it, where that is shown."""
+    count = len(loose)
+    size, inside, seen = (np.bincount(areas[x], minlength=count) for x in (np.ones_like(at), at, shown))
+    mine = ~loose & (inside > size / 2) & (seen > 0)
+    part = shown & mine[areas]
+    of = areas[part]
+    sums = np.stack([np.bincount(of, channel, count) for channel in picture[part].T], axis=1)
+    part = at & ~shown & mine[areas]
+    fills[part] = (sums / np.maximum(seen, 1)[:, None] + 0.5).astype(np.uint8)[areas[part]]
 
 
 def regions(sketch: np.ndarray) -> np.ndarray:
