@@ -579,7 +579,7 @@ class _Carrying:
         if model.matcher is None or not shot.references:
             return
         self._seen = [codec.letterbox(r, self._fine, native, ground) for r in shot.references]
-        self._plates = _plates(shot, labels)
+        self._plates = _plates(shot, labels, whole)
         # Frames that labels name are left to the model and its hints.
         if shot.labels is None or not self._frames_only:
             on_paper = shot.labels is None and ground > 0  # then the white around a sheet may be taken too
@@ -614,11 +614,13 @@ class _Carrying:
         return _Made(cells, ways, votes, places)
 
 
-def _plates(shot: Shot, labels: Iterable[int]) -> dict[int, list[int]]:
-    """Plates that alone may colour what they show, and the labels that name them; without labels, the only plate."""
+def _plates(shot: Shot, labels: Iterable[int], whole: Collection[int]) -> dict[int, list[int]]:
+    """Plates that alone may colour what they show, and the labels that name them.
+
+    Without labels, the plate that alone shows a whole frame: what the matcher sees behind may be a figure in another.
+    """
     if shot.labels is None:
-        found = [r for r, reference in enumerate(shot.references) if reference.role == "background"]
-        return {r: [] for r in found} if len(found) == 1 else {}
+        return {r: [] for r in whole if len(whole) == 1 and shot.references[r].role == "background"}
     named: dict[int, list[int]] = {}
     for label in sorted(labels):
         own = shot.labels.references_of(label)
