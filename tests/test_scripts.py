@@ -70,9 +70,9 @@ def test_a_preset_of_drawings_by_others_is_given_them(tmp_path):
     (tmp_path / "art").mkdir()
     for name in "ab":
         piece.save(tmp_path / "art" / f"{name}.0.png")
-    ended = run(tmp_path / "runs", 1, "debug-matcher debug-art:debug-matcher", art=tmp_path / "art")
+    ended = run(tmp_path / "runs", 1, "debug-matcher debug-mixed:debug-matcher", art=tmp_path / "art")
     assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "runs" / "debug-art" / "matcher.safetensors").exists()
+    assert (tmp_path / "runs" / "debug-mixed" / "matcher.safetensors").exists()
 
 
 def test_the_judge_learns_from_what_the_others_colour(tmp_path):

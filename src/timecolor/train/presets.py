@@ -169,7 +169,7 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
         _AT_SIZE, model=MatcherConfig(attention=2), art=0.2, zoom=(0.4, 2.0), rate=1e-3, cooldown=0.6, seed=4
     ),
     "debug-matcher": _DEBUG_MATCHER,
-    "debug-art": replace(_DEBUG_MATCHER, art=0.5),
+    "debug-mixed": replace(_DEBUG_MATCHER, art=0.5),
 }
 
 
