@@ -605,12 +605,12 @@ class _Carrying:
             if r not in self._plates or not shown.any():
                 places.append(None)
                 continue
-            camera = propagation.camera(picture.lines, drawing, flows, _at(shown, self._working))
+            moved = propagation.camera(picture.lines, drawing, flows, _at(shown, self._working))
             shown = _at(shown, self._native)
-            if camera.flow is not None:
-                shown &= _at(propagation.covered(camera.flow), self._native)
-            cells = with_plate(cells, self._seen[r].fills, camera.flow, _at(shown, self._fine))
-            places.append(Place(shown, camera.flow))
+            if moved is not None:
+                shown &= _at(propagation.covered(moved), self._native)
+            cells = with_plate(cells, self._seen[r].fills, moved, _at(shown, self._fine))
+            places.append(Place(shown, moved))
         return _Made(cells, ways, votes, places)
 
 

@@ -107,7 +107,7 @@ def finish(
     plates: pictures that show the place; where the fills agree with one, its detail is taken.
     votes: on the colours of small regions, which `colours` mixes with those around them; of areas that do not overlap, all of one
     grid. choose: between a region's own colour, votes and plates; None = its own.
-    placed: pictures (h, w, 3) that are known to be what is seen, but for what is near drawn lines, and where, bool (h, w).
+    placed: pictures (h, w, 3) that are known to be seen, and where, bool (h, w); not near drawn lines, nor with flat fills.
     """
     h, w = sketch.shape[:2]
     if options.lines == "model":

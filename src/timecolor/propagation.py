@@ -34,13 +34,6 @@ class Way(NamedTuple):
     misfit: Float[np.ndarray, "h w"] | None = None
 
 
-class Camera(NamedTuple):
-    """How the camera sees a painted place in a drawing. flow: None = it stands still. misfit: of the lines of both, in [0, 1]."""
-
-    flow: Float[np.ndarray, "h w 2"] | None
-    misfit: float
-
-
 def line_flow(
     source: UInt8[np.ndarray, "h w"], target: UInt8[np.ndarray, "h w"], blur: float = 1.0
 ) -> Float[np.ndarray, "h w 2"]:
@@ -175,11 +168,11 @@ def camera(
     drawing: UInt8[np.ndarray, "h w 3"],
     tried: Sequence[Float[np.ndarray, "h w 2"]],
     within: Bool[np.ndarray, "h w"],
-) -> Camera:
+) -> Float[np.ndarray, "h w 2"] | None:
     """The move of the whole picture with these lines that lays them best on a drawing's: what pans and zooms do to a place.
 
-    tried: flows that may hold it. within: where the drawing shows the place. Where hardly any lines tell, it stands still, and
-    its misfit is 0.
+    Its flow, or None: it stands still, as it does where hardly any lines tell. tried: flows that may hold it. within: where the
+    drawing shows the place.
     """
     view = ink(drawing)
     far = FAR * min(view.shape) / 160
@@ -189,7 +182,7 @@ def camera(
     seen = (view > INK) & within
     still = _told(lines, seen, to_view, within, None, far)
     if still is None or still <= ON:
-        return Camera(None, still or 0.0)
+        return None
     best, least, known = None, still, list(tried)
     while known:
         before = least
@@ -199,7 +192,7 @@ def camera(
             if off is not None and off < least:
                 best, least = moved, off
         known = [_refined(lines, view, best, FINE)] if best is not None and least < BETTER * before else []
-    return Camera(best, least) if least < NEARER * still else Camera(None, still)
+    return best if least < NEARER * still else None
 
 
 def _moved(flow: np.ndarray, seen: np.ndarray) -> np.ndarray | None:
