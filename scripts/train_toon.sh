@@ -6,7 +6,8 @@
 # done, for machines that are lent for ten minutes at a time: checkpoints/last.safetensors carries all state to the next.
 # Presets named *-mixed learn from the drawings in ART (data/art) too, which are rendered first where there
 # are none: pip install 'timecolor[art]', and Debian's openclipart-svg for CLIP_ART (/usr/share/openclipart/svg; heads alone without it).
-# judge:A:B learns from SHOTS (96) coloured with the weights of A and B; it is not cut into slices (ten minutes on two cores).
+# judge:A:B learns, with what it trusts, from SHOTS (480) coloured with the weights of A and B; it is not cut into slices (forty
+# minutes on two cores, and goes on from what it has collected).
 # Needs torch, numpy, OpenCV, Pillow, einops, safetensors; one NVIDIA GPU, or CPU cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."

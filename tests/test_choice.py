@@ -5,32 +5,35 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from timecolor.choice import FEATURES, NAMES, OWN, PLATE, SOURCES, VOTED, Judge, Offers, features, judge
-from timecolor.finish import to_lab
+from timecolor.choice import FEATURES, NAMES, OWN, PLATE, SOURCES, VOTED, Judge, Network, Offers, features, judge
+from timecolor.finish import alike, to_lab
 
 SIGNS = ("apart", "around", "misfit", "most")
 
 
-def offers(own, plates=(), voted=None, named=False, unexplained=0.3, **signs) -> Offers:
-    """Of one region: its own colour, a voted one, and plates'. signs: of each plate."""
+def offers(own, plates=(), voted=None, named=False, unexplained=0.3, mixed=True, **signs) -> Offers:
+    """Of one region: its own colour, a voted one, and plates'. signs: of each plate. mixed: its own is nothing but votes."""
     colours = np.array([[own, voted or own, *plates]], float) / 255
     k = colours.shape[1]
     values = {name: np.zeros((1, k)) for name in SIGNS}
     for name, of in {"apart": 10, "around": 10, "misfit": 0.1, "most": 1.0, **signs}.items():
         values[name][0, PLATE:] = of
+    lab = to_lab(colours)
     return Offers(
         regions=np.zeros(1, int),
         size=np.array([0.001]),
         pixels=np.zeros(1, int),
         of=np.zeros(1, int),
         colours=colours,
-        lab=to_lab(colours),
+        lab=lab,
         there=np.array([[True, voted is not None, *[True] * len(plates)]]),
         source=np.array([0, 1, *(min(PLATE + i, SOURCES - 1) for i in range(len(plates)))]),
         unexplained=np.array([unexplained]),
         inside=np.array([0.2]),
         known=np.array([0.95 if voted else 0.0]),
         likeliest=np.array([0.9 if voted else 0.0]),
+        believed=0.9 * alike(lab[0], lab[0, 1:2]).T if voted else np.zeros((1, k)),
+        mixed=mixed,
         named=np.array([[False, False, *[named] * len(plates)]]),
         **values,
     )
@@ -49,17 +52,26 @@ def test_features_name_the_source_and_compare_the_offers():
     assert behind[1] == 0 < behind[0] < behind[2]
 
 
+def test_features_say_what_part_of_the_votes_is_for_each_offer():
+    what = features(offers(GREY, [RED, BLUE], voted=BLUE))[0]
+    votes = what[:, NAMES.index("votes")]
+    assert votes[VOTED] == votes[PLATE + 1] > 0.8 > 0.1 > votes[PLATE]
+    assert what[PLATE, NAMES.index("less_votes")] < -0.7
+    assert not features(offers(GREY, [RED, BLUE]))[0, :, NAMES.index("votes")].any()
+
+
 def test_a_network_takes_the_offer_with_the_highest_score_that_is_there():
     weight = np.zeros((1, FEATURES), np.float32)
     weight[0, -SOURCES + VOTED] = 2
     weight[0, -SOURCES + PLATE] = 1
-    by_source = Judge(((weight, np.zeros(1, np.float32)),))
+    by_source = Judge(Network(((weight, np.zeros(1, np.float32)),)))
     assert by_source(offers(GREY, [RED], voted=BLUE)).tolist() == [VOTED]
     assert by_source(offers(GREY, [RED])).tolist() == [PLATE]
     assert by_source(offers(GREY)).tolist() == [OWN]
-    shy = Judge(((-weight, np.zeros(1, np.float32)),))
+    shy = Judge(Network(((-weight, np.zeros(1, np.float32)),)))
     assert shy(offers(GREY, [RED])).tolist() == [OWN]
     assert shy(offers(GREY, [RED], voted=BLUE)).tolist() == [VOTED]  # which stands in for the own
+    assert shy(offers(GREY, [RED], voted=BLUE, mixed=False)).tolist() == [OWN]
 
 
 @pytest.mark.parametrize(
@@ -81,5 +93,5 @@ def test_the_embedded_network_has_learned_what_one_would_expect(given, taken):
 
 def test_nothing_to_choose_from_is_no_error():
     none = offers(GREY, [RED])
-    empty = {name: getattr(none, name)[:0] for name in Offers.__dataclass_fields__ if name != "source"}
+    empty = {name: getattr(none, name)[:0] for name in Offers.__dataclass_fields__ if name not in ("source", "mixed")}
     assert judge()(replace(none, **empty)).shape == (0,)

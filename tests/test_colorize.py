@@ -474,14 +474,14 @@ def test_references_are_sought_only_in_the_areas_that_they_may_colour(hinted, as
     assert np.array_equal(right.mask, ~left.mask)
 
 
-def test_frames_alone_overrule_and_cut_outs_beside_them_are_sought(hinted, asked, monkeypatch):
-    overruled, true = [], Carrier.overruled
-    monkeypatch.setattr(Carrier, "overruled", lambda self, *given: overruled.append(given[2]) or true(self, *given))
+def test_frames_alone_are_trusted_or_not_and_cut_outs_beside_them_are_sought(hinted, asked, monkeypatch):
+    voted, true = [], Carrier.vote
+    monkeypatch.setattr(Carrier, "vote", lambda self, *given: voted.append(given[1]) or true(self, *given))
     frame = Reference(cv2.resize(painted_image(0), (128, 96)), role="frame")
     sheet = replace(references(1)[0], role="character")
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame]))
     assert not asked
-    assert overruled == [(0,)]
+    assert voted == [(0,)]
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [sheet]))
     assert [area.references for area in asked[0]] == [(0,)]
     assert asked[0][0].mask.all()
@@ -491,7 +491,7 @@ def test_frames_alone_overrule_and_cut_outs_beside_them_are_sought(hinted, asked
     assert [area.references for area in asked[2]] == [(0, 1)]
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, frame], Labels(halves(1, 96, 128))))
     assert len(asked) == 3
-    assert len(overruled) == 1
+    assert len(voted) == 1
 
 
 def test_a_held_drawing_is_sought_once(hinted, asked):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from timecolor import matching, weights
 from timecolor.denoiser import Picture
-from timecolor.finish import Vote
+from timecolor.finish import Vote, alike, to_lab
 from timecolor.matcher import STRIDE, Matcher, MatcherConfig
 from timecolor.matching import Area, Carrier
 from timecolor.sketch import lines_in
@@ -196,20 +196,19 @@ def test_what_is_found_in_a_picture_of_the_place_keeps_the_models_colours(embedd
     assert np.allclose(place.colours, 0.5)
 
 
-def test_frames_overrule_the_model_where_they_are_sure_and_it_is_unlikely(embedded):
+def test_whole_frames_are_asked_at_every_place_and_mix_nothing_in(embedded):
     shown, _ = picture()
     fills, lines, there = figure(at=(100, 84))
-    everywhere = np.ones((160, 240), bool)
-    carrier = Carrier(embedded, [shown], [everywhere])
-    cells = cv2.resize(fills, (60, 40), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    inside = cv2.erode(there.astype(np.uint8), np.ones((9, 9), np.uint8))[2::4, 2::4] > 0
-    wrong = cells.copy()
-    wrong[inside] = (0.0, 1.0, 1.0)
-    mended = np.abs(carrier.overruled(wrong, lines, (0,)) - cells).max(axis=2) < 0.2
-    assert mended[inside].mean() > 0.6
-    kept = carrier.overruled(cells, lines, (0,))
-    assert (np.abs(kept - cells).max(axis=2) > 0.1).mean() < 0.03
-    assert carrier.overruled(cells, lines, ()) is cells
+    carrier = Carrier(embedded, [shown], [np.ones((160, 240), bool)])
+    vote = carrier.vote(lines, (0,))
+    assert vote is not None
+    assert not vote.mixed
+    assert vote.at.all()
+    found = vote.settled(vote.shares, np.zeros((len(vote.shares), 3), np.float32)).reshape(*vote.at.shape, 3)
+    inside = cv2.erode(there.astype(np.uint8), np.ones((9, 9), np.uint8))[1::2, 1::2] > 0
+    right = np.abs(found - fills[1::2, 1::2].astype(np.float32) / 255).max(axis=2) < 0.2
+    assert right[inside].mean() > 0.6
+    assert carrier.vote(lines, ()) is None
 
 
 def test_a_region_draws_its_places_together(monkeypatch):
@@ -222,7 +221,7 @@ def test_a_region_draws_its_places_together(monkeypatch):
 
 def settled(shades, shares, own=GREEN):
     known = np.array(shades, np.float32) / 255
-    vote = Vote(np.ones((1, 1), bool), np.zeros((1, len(shades)), np.float32), known, matching._alike(known, known))
+    vote = Vote(np.ones((1, 1), bool), np.zeros((1, len(shades)), np.float32), known, alike(to_lab(known), to_lab(known)))
     return vote.settled(np.array([shares], np.float32), np.array([own], np.float32) / 255)[0] * 255
 
 

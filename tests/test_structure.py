@@ -35,11 +35,12 @@ MAY_IMPORT = {
     "codec": "shapes geometry denoiser shot sketch",
     "propagation": "shapes",
     "finish": "shapes shot sketch propagation choice",
+    "trust": "shapes propagation choice finish",
     "matching": "shapes geometry denoiser matcher sketch propagation finish",
     # the façade
     "models": "shapes geometry choice denoiser toon matcher diffusion weights cogvideox codec propagation",
     "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation"
-    " matching",
+    " matching trust",
     # files
     "media": "shot",
     "shotfiles": "shot media",
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     # made from nothing but the above, and knowing no files
     "world": "shapes shot",
     "train": "shapes geometry layout correspondence denoiser toon diffusion cogvideox weights"
-    " matcher shot sketch codec propagation choice finish models colorize media shotfiles world",
+    " matcher shot sketch codec propagation choice finish trust models colorize media shotfiles world",
     "evaluate": "shapes geometry layout rope correspondence denoiser toon models weights shot sketch codec finish propagation"
     " choice matcher colorize media shotfiles world train",
     # what people start

@@ -1,8 +1,9 @@
-"""Which colour a small region of a drawing takes, of those offered: the model's own, what its places vote for, what plates show.
+"""Which colour a small region of a drawing, or a cell of it, takes of those offered: the model's own, what its places vote for,
+what plates and frames show.
 
 Not in the paper. A model's cells know little of a small region, and a plate carried wrongly shows what was there at another
 moment; how far either may be trusted is seen around the region. What each sign is worth is learned on the drawn world
-(`train.judging`) by a network of two thousand weights.
+(`train.judging`) by two networks of a few thousand weights.
 """
 
 from collections.abc import Callable
@@ -16,13 +17,14 @@ from safetensors.numpy import load_file
 from timecolor.shapes import Bool, Float, Int
 
 EMBEDDED = Path(__file__).parent / "weights" / "judge.safetensors"
+TRUST = Path(__file__).parent / "weights" / "trust.safetensors"
 # Where an offer is from. Plates: as it stands, then carried along each of their flows.
 OWN, VOTED, PLATE = 0, 1, 2
 SOURCES = 6
 # What is known of each offer, in the order of the network's inputs; then, one for each source, whether it is from there.
 NAMES = (
-    *("size", "unexplained", "inside", "voted", "likeliest", "known"),  # of its region
-    *("from_own", "from_voted", "agreeing", "lightness", "chroma"),  # of its colour
+    *("size", "unexplained", "inside", "mixed", "voted", "likeliest", "known"),  # of its region
+    *("from_own", "from_voted", "agreeing", "lightness", "chroma", "votes", "own_votes", "less_votes"),  # of its colour
     *("apart", "around", "misfit", "most", "named"),  # of its plate
     *("least_around", "more_around", "least_misfit", "more_misfit"),  # of the best plate, and beside it
 )
@@ -40,7 +42,7 @@ class Offers:
     colours: (m, k, 3), in [0, 1]. lab: the same in CIE Lab. there: (m, k), whether there is such an offer. source: (k,).
     unexplained: (m,), how far the model's cells are from what the regions' own colours explain, in [0, 1]. inside: (m,), the
     share of a region that lies well inside cells. known, likeliest: (m,), what part of its places' votes is on any colour, and
-    on the likeliest.
+    on the likeliest. believed: (m, k), what part is on the offer's. mixed: own colours are nothing but these votes.
     apart, around: (m, k), levels between a plate and the model's cells, in the region and around it. misfit: (m, k), how badly
     the plate's lines lie there on the drawing's. most: (m, k), what share of the region has the colour that the plate offers.
     named: (m, k), a label names the plate for the region. All five are 0 for other sources.
@@ -58,6 +60,8 @@ class Offers:
     inside: Float[np.ndarray, " m"]
     known: Float[np.ndarray, " m"]
     likeliest: Float[np.ndarray, " m"]
+    believed: Float[np.ndarray, "m k"]
+    mixed: bool
     apart: Float[np.ndarray, "m k"]
     around: Float[np.ndarray, "m k"]
     misfit: Float[np.ndarray, "m k"]
@@ -85,6 +89,7 @@ def features(offers: Offers) -> Float[np.ndarray, "m k f"]:
         "size": np.log10(offers.size + 1e-6)[:, None] / 2 + 2,
         "unexplained": offers.unexplained[:, None] * 5,
         "inside": offers.inside[:, None],
+        "mixed": np.full((m, 1), float(offers.mixed)),
         "voted": voted[:, None],
         "likeliest": (voted * offers.likeliest)[:, None],
         "known": (voted * offers.known)[:, None],
@@ -93,6 +98,9 @@ def features(offers: Offers) -> Float[np.ndarray, "m k f"]:
         "agreeing": agreeing / np.maximum(offers.there.sum(axis=1) - 1, 1)[:, None],
         "lightness": offers.lab[:, :, 0] / 100,
         "chroma": np.linalg.norm(offers.lab[:, :, 1:], axis=2) / 50,
+        "votes": voted[:, None] * offers.believed,
+        "own_votes": voted[:, None] * offers.believed[:, :1],
+        "less_votes": voted[:, None] * (offers.believed - np.where(offers.there, offers.believed, 0).max(axis=1, keepdims=True)),
         "apart": offers.apart / LEVELS,
         "around": around,
         "misfit": offers.misfit,
@@ -110,33 +118,81 @@ def features(offers: Offers) -> Float[np.ndarray, "m k f"]:
     return found
 
 
-def taken(scores: Float[np.ndarray, "m k"], there: Bool[np.ndarray, "m k"]) -> Int[np.ndarray, " m"]:
+def taken(scores: Float[np.ndarray, "m k"], there: Bool[np.ndarray, "m k"], mixed: bool) -> Int[np.ndarray, " m"]:
     """For each region the index of the offer with the highest score.
 
-    Votes stand in for a region's own colour: that is nothing but these votes seen through coarser cells.
+    Votes stand in for own colours that are nothing but these votes seen through coarser cells.
     """
     best = np.where(there, scores, -np.inf).argmax(axis=1)
-    return np.where((best == OWN) & there[:, VOTED], VOTED, best)
+    return np.where((best == OWN) & there[:, VOTED], VOTED, best) if mixed else best
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judge:
-    """A network that gives each offer a score. layers: weights (out, in) and biases (out,)."""
+class Network:
+    """Gives each offer a score, by what is known of it. layers: weights (out, in) and biases (out,)."""
 
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]
 
-    def __call__(self, offers: Offers) -> Int[np.ndarray, " m"]:
-        """Which offer each region takes."""
-        x = features(offers)
+    def __call__(self, features: Float[np.ndarray, "*n f"]) -> Float[np.ndarray, "*n"]:
+        """The scores."""
+        x = features
         for i, (weight, bias) in enumerate(self.layers):
             x = x @ weight.T + bias
             if i < len(self.layers) - 1:
                 x = x / (1 + np.exp(-x))
-        return taken(x[..., 0], offers.there)
+        return x[..., 0]
+
+    @staticmethod
+    def of(path: Path) -> "Network":
+        """The network in a file: tensors 0.weight, 0.bias, 1.weight ..."""
+        tensors = load_file(path)
+        return Network(tuple((tensors[f"{i}.weight"], tensors[f"{i}.bias"]) for i in range(len(tensors) // 2)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """A network that gives each offer a score."""
+
+    network: Network
+
+    def __call__(self, offers: Offers) -> Int[np.ndarray, " m"]:
+        """Which offer each region takes."""
+        return taken(self.network(features(offers)), offers.there, offers.mixed)
 
 
 @cache
 def judge(path: Path = EMBEDDED) -> Judge:
-    """The network in a file: tensors 0.weight, 0.bias, 1.weight ..."""
-    tensors = load_file(path)
-    return Judge(tuple((tensors[f"{i}.weight"], tensors[f"{i}.bias"]) for i in range(len(tensors) // 2)))
+    """The network in a file; see `Network`."""
+    return Judge(Network.of(path))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellOffers:
+    """Colours offered for each cell of a drawing, k each: the model's own first.
+
+    colours: (y, x, k, 3), in [0, 1]. there: whether there is such an offer. features: what is known of each (`trust.NAMES`).
+    """
+
+    colours: Float[np.ndarray, "y x k 3"]
+    there: Bool[np.ndarray, "y x k"]
+    features: Float[np.ndarray, "y x k f"]
+
+
+Trust = Callable[[CellOffers], Int[np.ndarray, "y x"]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truster:
+    """A network that gives each offer a score."""
+
+    network: Network
+
+    def __call__(self, offers: CellOffers) -> Int[np.ndarray, "y x"]:
+        """Which offer each cell takes."""
+        return np.where(offers.there, self.network(offers.features), -np.inf).argmax(axis=2)
+
+
+@cache
+def truster(path: Path = TRUST) -> Truster:
+    """The network in a file; see `Network`."""
+    return Truster(Network.of(path))

@@ -627,6 +627,7 @@ class CogVideoXModel:
     hints = False
     matcher = None
     judge = None
+    trust = None
     draws_lines = True
 
     def __init__(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timecolor import codec, models, propagation
+from timecolor import codec, models, propagation, trust
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Model, Picture, Work
@@ -575,7 +575,7 @@ class _Carrying:
         self._shot, self._whole, self._tracks, self._working = shot, whole, tracks, working
         self._native, self._fine = native, clip_of(native)
         self._frames_only = len(whole) == len(shot.references)
-        self._carrier, self._plates = None, {}
+        self._carrier, self._plates, self._trust = None, {}, model.trust
         if model.matcher is None or not shot.references:
             return
         self._seen = [codec.letterbox(r, self._fine, native, ground) for r in shot.references]
@@ -584,34 +584,59 @@ class _Carrying:
         if shot.labels is None or not self._frames_only:
             on_paper = shot.labels is None and ground > 0  # then the white around a sheet may be taken too
             shows = [picture.shown | on_paper for picture in self._seen]
+            self._frame_areas = {r: trust.frame_areas(picture.lines) for r, picture in whole.items()}
             self._carrier = Carrier(model.matcher, self._seen, shows, () if self._frames_only else whole)
 
     def __call__(self, cells: np.ndarray, original: np.ndarray, labels: np.ndarray | None, drawing: np.ndarray, at: int) -> _Made:
         """cells: the model's colours of drawing number `at`. original: the drawing as it is; drawing: at the working size."""
         votes, behind = (), np.zeros((1, 1), bool)
+        flows = {r: _flows(picture, drawing, self._tracks[r][at]) for r, picture in self._whole.items()}
+        ways = [propagation.ways(picture.lines, drawing, flows[r]) for r, picture in self._whole.items()]
         if self._carrier is not None:
             large = codec.shrink(original[None], self._fine)[0]
-            lines = propagation.ink(large)
-            if self._frames_only:
-                cells = self._carrier.overruled(cells, lines, tuple(self._whole))
-            else:
+            lines, closed = propagation.ink(large), regions(large)
+            if not self._frames_only:
                 areas = _areas(self._shot, labels, self._fine, self._whole)
-                cells, votes, behind = self._carrier.recoloured(cells, lines, areas, regions(large))
-        ways, places = [], []
+                cells, votes, behind = self._carrier.recoloured(cells, lines, areas, closed)
+            elif self._trust is not None:
+                vote = self._carrier.vote(lines, tuple(self._whole))
+                if vote is not None:
+                    cells, votes = self._trusted(cells, drawing, closed, ways, vote), (vote,)
+        places = []
         for r, picture in self._whole.items():
-            flows = _flows(picture, drawing, self._tracks[r][at])
-            ways.append(propagation.ways(picture.lines, drawing, flows))
             shown = behind if labels is None else np.isin(labels, self._plates.get(r, []))
             if r not in self._plates or not shown.any():
                 places.append(None)
                 continue
-            moved = propagation.camera(picture.lines, drawing, flows, _at(shown, self._working))
+            moved = propagation.camera(picture.lines, drawing, flows[r], _at(shown, self._working))
             shown = _at(shown, self._native)
             if moved is not None:
                 shown &= _at(propagation.covered(moved), self._native)
             cells = with_plate(cells, self._seen[r].fills, moved, _at(shown, self._fine))
             places.append(Place(shown, moved))
         return _Made(cells, ways, votes, places)
+
+    def _trusted(
+        self,
+        cells: np.ndarray,
+        drawing: np.ndarray,
+        closed: np.ndarray,
+        ways: Sequence[Sequence[propagation.Way]],
+        vote: Vote,
+    ) -> np.ndarray:
+        """The model's cells of a drawing, each from the picture that is trusted there. closed: regions of the drawing."""
+        assert self._trust is not None
+        height, width = drawing.shape[:2]
+        everywhere = np.ones((height, width), bool)
+        views: list[trust.View] = []
+        for (r, picture), its in zip(self._whole.items(), ways, strict=True):
+            flows = [way.flow for way in its if way.flow is not None]
+            moved = propagation.camera(picture.lines, drawing, flows, everywhere)
+            more = [] if moved is None else propagation.ways(picture.lines, drawing, [moved])[1:]
+            views += trust.views(picture.fills, self._frame_areas[r], [*its, *more])
+        areas = cv2.resize(closed, (width, height), interpolation=cv2.INTER_NEAREST)
+        offers = trust.offers(cells, drawing, areas, views, vote)
+        return trust.taken(offers, self._trust(offers))
 
 
 def _plates(shot: Shot, labels: Iterable[int], whole: Collection[int]) -> dict[int, list[int]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from timecolor.attention import Execution
-from timecolor.choice import Choose
+from timecolor.choice import Choose, Trust
 from timecolor.correspondence import CellRule, Regime, Rule, Tokens
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
@@ -136,6 +136,11 @@ class Model(Protocol):
     @property
     def judge(self) -> Choose | None:
         """Which colour a small region takes of those it is offered; None = its own, since another model's errors are others."""
+        ...
+
+    @property
+    def trust(self) -> Trust | None:
+        """Which picture each cell takes where whole frames colour a shot; None = the model's own."""
         ...
 
     def encode_sketch(self, frames: UInt8[np.ndarray, "t h w 3"]) -> Float[Tensor, "1 f c y x"]:

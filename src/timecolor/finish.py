@@ -8,7 +8,7 @@ redrawn. Pure functions of one frame.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -83,6 +83,8 @@ WIDE, MIXED = 0.002, 0.6
 APART, AROUND, UNTOLD = 64.0, 1.5, 0.2
 # So near to the sketch's lines, in pixels of a 480-line picture, the lines of a picture that is known to be seen are not wanted.
 OVER = 3.0
+# CIE Lab distance over which colours count as one another's.
+ALIKE = 10.0
 # From what part of a vote on one colour is taken alone, below which it is mixed with the others; and how softly.
 SURE, SOFT = 0.3, 0.08
 
@@ -114,7 +116,7 @@ def finish(
         how = cv2.INTER_AREA if h < colours.shape[0] or w < colours.shape[1] else cv2.INTER_CUBIC
         return _uint8(cv2.resize(colours.astype(np.float32), (w, h), interpolation=how))
     ink = _Ink.of(sketch)
-    areas = _regions(ink.opacity)
+    areas = regions_in(ink.opacity)
     cells = _Cells.of(_coarse(colours, h, w), areas)
     bound = list(_bound(areas, cells.areas, palette, labels, palettes or {}))
     stray, painted = np.zeros(cells.areas, bool), np.zeros(cells.areas, bool)
@@ -178,13 +180,15 @@ class Vote:
     """Which colours the places of an area may have.
 
     at: bool (y, x), the area in a grid over the frame. shares: (n, m), how likely each of its places has each shade; what is
-    missing to 1 is none of them. shades: (m, 3), in [0, 1]. alike: (m, m), how much a shade counts as another.
+    missing to 1 is none of them. shades: (m, 3), in [0, 1]. alike: (m, m), how much a shade counts as another. mixed: the
+    model's colours of the area are nothing but these votes, seen in cells.
     """
 
     at: Bool[np.ndarray, "y x"]
     shares: Float[np.ndarray, "n m"]
     shades: Float[np.ndarray, "m 3"]
     alike: Float[np.ndarray, "m m"]
+    mixed: bool = True
 
     def settled(self, shares: Float[np.ndarray, "k m"], own: Float[np.ndarray, "k 3"]) -> Float[np.ndarray, "k 3"]:
         """The colour that most of the shares are near to, or their mean where few are; for what is none of them, one's own."""
@@ -331,7 +335,7 @@ def regions(sketch: np.ndarray) -> np.ndarray:
 
     Small gaps in lines do not join two areas, and areas too small for that test survive as their own.
     """
-    return _regions(_Ink.of(sketch).opacity)
+    return regions_in(_Ink.of(sketch).opacity)
 
 
 def palette_of(references: Sequence[Reference]) -> Palette:
@@ -369,6 +373,12 @@ def to_lab(colours: np.ndarray) -> np.ndarray:
         return np.zeros(colours.shape, np.float32)
     scaled = colours.astype(np.float32) / 255 if colours.dtype == np.uint8 else colours.clip(0, 1).astype(np.float32)
     return cv2.cvtColor(np.ascontiguousarray(scaled.reshape(-1, 1, 3)), cv2.COLOR_RGB2LAB).reshape(colours.shape)
+
+
+def alike(lab: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How much CIE Lab colours (n, 3) count as others (m, 3), in [0, 1]: (n, m), float32."""
+    away = (lab**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * lab @ others.T
+    return np.exp(-away.clip(min=0) / (2 * ALIKE**2)).astype(np.float32)
 
 
 def apart(lab: np.ndarray, least: float) -> list[int]:
@@ -537,7 +547,8 @@ def _stretch(dark: np.ndarray, level: np.ndarray | float) -> np.ndarray:
     return np.maximum(level / np.maximum(dark, 1), 1).astype(np.float32)
 
 
-def _regions(opacity: np.ndarray) -> np.ndarray:
+def regions_in(opacity: Float[np.ndarray, "h w"]) -> np.ndarray:
+    """`regions` of lines of this opacity, in [0, 1]."""
     unit = max(1.0, min(opacity.shape) / 480)
     free = _without_specks((opacity >= LINE).astype(np.uint8), SPECK * unit * unit) == 0
     if free.all() or not free.any():
@@ -765,7 +776,8 @@ def _offers(
         return (np.bincount(cells.area, weight * values, cells.areas) / np.maximum(total, 1e-9))[regions]
 
     rest = np.abs(cells.colours.reshape(-1, 3)[cells.cell] - found[cells.area]).max(axis=1)
-    voted, known, likeliest = _voted(found, cells, areas, votes)
+    votings = _votings(cells, areas, votes)
+    voted, known, likeliest = _voted(found, votings)
     colours, there = [found[regions], voted[regions]], [np.ones(len(regions), bool), known[regions] >= KNOWN]
     signs: list[list[np.ndarray]] = [[np.zeros(len(regions))] * 5] * 2
     grid = cells.colours.shape[1::-1]
@@ -784,19 +796,26 @@ def _offers(
         signs.append([*(mean(x.reshape(-1)[cells.cell], cells.pixels) for x in fields), most, usable * float(named)])
     apart, around, misfit, most, named = (np.stack(sign, axis=1).astype(np.float32) for sign in zip(*signs, strict=True))
     offered = np.stack(colours, axis=1)
+    lab, believed = to_lab(offered), np.zeros((len(found), len(colours)), np.float32)
+    for voting in votings:
+        its = number[voting.regions]
+        for i in range(len(colours)):
+            believed[voting.regions, i] = (voting.shares * alike(lab[its, i], to_lab(voting.vote.shades))).sum(axis=1)
     return Offers(
         regions=regions,
         size=size[regions] / areas.size,
         pixels=pixels,
         of=of,
         colours=offered,
-        lab=to_lab(offered),
+        lab=lab,
         there=np.stack(there, axis=1),
         source=np.array([0, 1, *(plate.way for plate in plates)]),
         unexplained=mean(rest, cells.pixels * cells.share),
         inside=mean(cells.deep, cells.pixels),
         known=known[regions],
         likeliest=likeliest[regions],
+        believed=believed[regions],
+        mixed=all(vote.mixed for vote in votes),
         apart=apart,
         around=around,
         misfit=misfit,
@@ -827,24 +846,26 @@ def commonest(colours: np.ndarray, of: np.ndarray, count: int) -> tuple[np.ndarr
     return sums / np.maximum(most, 1)[:, None] / 255, most / np.maximum(np.bincount(of, minlength=count), 1)
 
 
-def _voted(
-    found: np.ndarray, cells: "_Cells", areas: np.ndarray, votes: Sequence[Vote]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each region what its places vote for, (areas, 3), what part of that is any colour, and what the likeliest.
+class _Voting(NamedTuple):
+    """What small regions, by number, vote for: shares (n, m) of a vote's shades."""
 
-    A region's own colour, and 0, where less than half of it votes.
-    """
-    voted, known, likeliest = found.copy(), np.zeros(len(found)), np.zeros(len(found))
+    vote: Vote
+    regions: np.ndarray
+    shares: np.ndarray
+
+
+def _votings(cells: "_Cells", areas: np.ndarray, votes: Sequence[Vote]) -> list[_Voting]:
+    """What the places of small regions say together, where more than half of one votes."""
     if not votes:
-        return voted, known, likeliest
+        return []
     rows, columns = votes[0].at.shape
     if cells.colours.shape[:2] == (rows, columns):
         place, area, pixels = cells.cell, cells.area, cells.pixels
     else:
         keys, pixels = _overlaps(areas, (rows, columns))
-        place, area = keys // len(found), keys % len(found)
-    size = np.bincount(area, pixels, len(found))
-    small = size <= OFFERED * areas.size
+        place, area = keys // cells.areas, keys % cells.areas
+    size = np.bincount(area, pixels, cells.areas)
+    small, votings = size <= OFFERED * areas.size, []
     for vote in votes:
         number = np.cumsum(vote.at).reshape(-1) - 1
         mine = np.flatnonzero(vote.at.reshape(-1)[place] & small[area])
@@ -854,11 +875,17 @@ def _voted(
             continue
         weight = pixels[mine, None]
         of, voters = (np.add.reduceat(x, first) for x in (weight * vote.shares[number[place[mine]]], weight))
-        of = of / voters
         most = voters[:, 0] > size[voting] / 2
-        chosen = voting[most]
-        voted[chosen] = vote.settled(of[most], found[chosen])
-        known[chosen], likeliest[chosen] = of[most].sum(axis=1), (of[most] @ vote.alike).max(axis=1)
+        votings.append(_Voting(vote, voting[most], (of / voters)[most]))
+    return votings
+
+
+def _voted(found: np.ndarray, votings: Sequence[_Voting]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each region what it votes for, (areas, 3), what part is on any colour, and on the likeliest; else its own, 0."""
+    voted, known, likeliest = found.copy(), np.zeros(len(found)), np.zeros(len(found))
+    for vote, chosen, shares in votings:
+        voted[chosen] = vote.settled(shares, found[chosen])
+        known[chosen], likeliest[chosen] = shares.sum(axis=1), (shares @ vote.alike).max(axis=1)
     return voted, known, likeliest
 
 

@@ -15,19 +15,16 @@ from torch.nn import functional as F
 
 from timecolor import propagation
 from timecolor.denoiser import Picture
-from timecolor.finish import Vote, apart, to_lab
+from timecolor.finish import ALIKE, Vote, alike, apart, to_lab
 from timecolor.geometry import Clip
 from timecolor.matcher import STRIDE, Described, Matcher
 from timecolor.shapes import Bool, Float, Int, UInt8
 from timecolor.sketch import lines_in
 
 SHORT_SIDE = 240  # pixels of what the matcher looks at, at most
-NEAR = 10.0  # CIE Lab distance over which colours count as one another's
 SHADES = 64  # colours that a group of references is told apart by
 MOST_KEYS = 4096  # places of a group that are looked at
 QUERIES = 1024  # places of a drawing compared at once
-# Whole frames overrule the model where they are so sure of a colour, and hold the model's for so unlikely.
-LIKELY, UNLIKELY = 0.7, 0.05
 POOLED = 0.3  # how much what a closed region agrees on counts, against what each of its places says
 
 
@@ -102,25 +99,17 @@ class Carrier:
         # Cells made finer are only worth it where something was found.
         return Recoloured(made if votes else colours, votes, behind)
 
-    def overruled(
-        self, colours: Float[np.ndarray, "n m 3"], lines: UInt8[np.ndarray, "h w"], references: tuple[int, ...]
-    ) -> Float[np.ndarray, "n m 3"]:
-        """A model's colours of a drawing, in [0, 1], but where whole frames are sure of others.
+    def vote(self, lines: UInt8[np.ndarray, "h w"], references: tuple[int, ...]) -> Vote | None:
+        """Which of these references' colours each place of a drawing may have; None where nothing is seen of them.
 
         lines: the drawing's, their darkness.
         """
         group = self._group(references)
         if group is None:
-            return colours
-        n, m = colours.shape[:2]
+            return None
         described = _described(self._matcher, lines, np.ones(lines.shape, bool), group.seen).places
-        y, x = ((np.arange(k) * 2 + 1) * size // (2 * k) for k, size in ((n, described.shape[1]), (m, described.shape[2])))
-        shares = group.shares(self._matcher, described[:, y[:, None], x].flatten(1).T)[:, :-1].cpu().numpy()
-        own = colours.reshape(-1, 3).astype(np.float32)
-        vote = Vote(np.ones((n, m), bool), shares, group.shades, group.alike)
-        sure = (shares @ group.alike).max(axis=1) >= LIKELY
-        doubted = (shares * _alike(own, group.shades)).sum(axis=1) <= UNLIKELY
-        return np.where((sure & doubted)[:, None], vote.settled(shares, own), own).reshape(colours.shape)
+        shares = group.shares(self._matcher, described.flatten(1).T)[:, :-1].cpu().numpy()
+        return Vote(np.ones(described.shape[1:], bool), shares, group.shades, group.alike, mixed=False)
 
     def _group(self, references: tuple[int, ...]) -> "_Group | None":
         if references not in self._groups:
@@ -164,7 +153,8 @@ class _Group:
         shade, shades = np.full(len(every), -1), np.zeros((0, 3), np.float32)
         shade[~back], shades = _shades(every[~back])
         share = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float() / len(every)
-        return _Group(views, described, share.to(described.device), shades, _alike(shades, shades))
+        lab = to_lab(shades)
+        return _Group(views, described, share.to(described.device), shades, alike(lab, lab))
 
     def shares(self, matcher: Matcher, queries: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """How likely each place has each shade, and is behind, which comes last; what is missing to 1 is in no reference."""
@@ -224,12 +214,6 @@ def _at_places(picture: np.ndarray) -> np.ndarray:
     return picture[y[:, None], x]
 
 
-def _alike(colours: Float[np.ndarray, "n 3"], others: Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "n m"]:
-    """How much colours in [0, 1] count as one another."""
-    away = ((to_lab(colours)[:, None] - to_lab(others)[None]) ** 2).sum(axis=2)
-    return np.exp(-away / (2 * NEAR**2)).astype(np.float32)
-
-
 def _shades(colours: UInt8[np.ndarray, "n 3"]) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "m 3"]]:
     """Which of at most `SHADES` shades each colour has; their means in [0, 1]. The commonest that are apart, with those near."""
     coarse = (colours >> 3).astype(np.int64) @ np.array([1 << 10, 1 << 5, 1])
@@ -241,6 +225,6 @@ def _shades(colours: UInt8[np.ndarray, "n 3"]) -> tuple[Int[np.ndarray, " n"], F
 
     lab = to_lab(means(cell, counts))
     ranked = np.argsort(-counts, kind="stable")
-    chosen = ranked[apart(lab[ranked], NEAR / 3)[:SHADES]]
+    chosen = ranked[apart(lab[ranked], ALIKE / 3)[:SHADES]]
     nearest = np.linalg.norm(lab[:, None] - lab[chosen][None], axis=2).argmin(axis=1)[cell]
     return nearest, means(nearest, np.bincount(nearest, minlength=len(chosen)))

@@ -20,13 +20,14 @@ from timecolor.toon import Toon
 
 @dataclass(eq=False)
 class ToonModel:
-    """The embedded denoiser with its pixel codec, the matcher and the judge (implements `denoiser.Model`)."""
+    """The embedded denoiser with its pixel codec, the matcher, and what chooses between colours (implements `denoiser.Model`)."""
 
     toon: Toon
     pixels: codec.PixelCodec
     short_side: int = 160
     matcher: Matcher | None = None
     judge: choice.Choose | None = None
+    trust: choice.Trust | None = None
 
     text = 0
     draws_lines = False
@@ -137,7 +138,8 @@ def load(
         precision = dtype_of(dtype, where)
         matcher = weights.load_matcher().to(where, precision)
         pixels = codec.PixelCodec(about["colour_cell"])
-        return ToonModel(toon.to(where, precision), pixels, about.get("short_side", 160), matcher, choice.judge())
+        choices = choice.judge(), choice.truster()
+        return ToonModel(toon.to(where, precision), pixels, about.get("short_side", 160), matcher, *choices)
     if not path.is_dir() and (base is None and "/" not in str(model)):
         raise ValueError(f"unknown model {str(model)!r}; use toon, a .safetensors file, or a CogVideoX directory with its base")
     try:

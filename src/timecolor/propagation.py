@@ -52,6 +52,13 @@ def warp(image: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndarray:
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+def fetched(numbers: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndarray:
+    """Whole numbers (h w), up to 2 ** 24, fetched along `line_flow`, each from the nearest pixel."""
+    x, y = _leads(flow)
+    found = cv2.remap(numbers.astype(np.float32), x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    return found.astype(numbers.dtype)
+
+
 def covered(flow: Float[np.ndarray, "h w 2"]) -> Bool[np.ndarray, "h w"]:
     """Where a flow leads into the picture and not beyond its edge."""
     (h, w), (x, y) = flow.shape[:2], _leads(flow)

@@ -96,6 +96,9 @@ def ablations(colorizer: Colorizer, options: ColorizeOptions) -> list[Ablation]:
         if model.judge is not None:
             found.append(Ablation("judge", "on", colorizer, options))
             found.append(Ablation("judge", "off", Colorizer(replace(model, judge=None)), options))
+        if model.trust is not None:
+            found.append(Ablation("trust", "on", colorizer, options))
+            found.append(Ablation("trust", "off", Colorizer(replace(model, trust=None)), options))
     found += [
         Ablation("cells", "coverage", colorizer, replace(options, cells="coverage"), LABELLED),
         Ablation("cells", "majority", colorizer, replace(options, cells="majority"), LABELLED),

@@ -1,69 +1,117 @@
-"""How the judge of `choice` learns: regions of the drawn world as the embedded model colours them, and what was right.
+"""How the networks of `choice` learn: cells and regions of the drawn world as the embedded model colours them, and the truth.
 
-`python -m timecolor.train.judging --out FOLDER` colours shots of a world of its own, keeps what each small region was offered
-and how far from the truth each offer is, and fits the network: regions.npz, judge.json and judge.safetensors there.
+`python -m timecolor.train.judging --out FOLDER` colours shots of a world of its own, keeps what each cell was offered and how far
+from the truth each offer is, and fits the network that trusts; then the same of small regions, with what it trusts, and the
+network that judges. cells.npz, regions.npz, trust.safetensors, judge.safetensors and judge.json are written there.
 """
 
 import argparse
 import json
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from timecolor import models, weights
-from timecolor.choice import FEATURES, NAMES, OWN, Offers, features, taken
-from timecolor.colorize import ColorizeOptions, Colorizer
-from timecolor.finish import commonest, to_lab
+from timecolor import models, propagation, trust, weights
+from timecolor.choice import NAMES, OWN, CellOffers, Offers, features, truster
+from timecolor.colorize import Colorizer, Coloured
+from timecolor.finish import LINE, commonest, to_lab
 from timecolor.shapes import Bool, Float
 from timecolor.shot import Labels, Reference, Shot
+from timecolor.sketch import extract_clip
 from timecolor.world import HELD_OUT_SEED, World, WorldShot
+
+Unit = Literal["cells", "regions"]
 
 RIGHT = 10.0  # CIE Lab distance from the truth within which an offer is right
 # How sharply; where a distance ends; a distance that is as bad as not to be right.
 SOFT, FAR, BAD = 2.0, 80.0, 28.0
-# Features whose scale is another one in drawings by other hands, those together that change together.
-SCALES = (
-    ("unexplained",),
-    ("inside",),
-    ("apart", "around", "least_around", "more_around"),
-    ("misfit", "least_misfit", "more_misfit"),
-    ("most",),
-)
+CELLS = 1_200  # of a drawing that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """jitter: standard deviation of the logarithm of the factors on `scales`, features whose scale is another one in drawings by
+    other hands, those together that change together. even: what part of a batch is taken as units come, the rest by their size.
+    """
+
+    scales: tuple[tuple[str, ...], ...]
+    hidden: int
+    steps: int
+    batch: int
+    rate: float = 3e-3
+    jitter: float = 0.4
+    even: float = 0.5
+
+
+FITTING: dict[Unit, Fitting] = {
+    "cells": Fitting(
+        (
+            ("apart", "apart_near", "apart_far", "apart_all", "least_apart", "more_apart"),
+            (
+                *("misfit", "misfit_far", "misfit_all", "least_misfit"),
+                *("more_misfit", "least_misfit_far", "more_misfit_far"),
+            ),
+            ("texture",),
+            ("fills", "filled", "same", "less_same", "most_same"),
+            ("typical", "typical_near", "own_typical", "less_typical"),
+            ("votes", "votes_near", "own_votes", "own_votes_near", "most_votes", "known", "likeliest"),
+        ),
+        hidden=48,
+        steps=6_000,
+        batch=4_096,
+        jitter=0.15,
+        even=0.0,
+    ),
+    "regions": Fitting(
+        (
+            ("unexplained",),
+            ("inside",),
+            ("apart", "around", "least_around", "more_around"),
+            ("misfit", "least_misfit", "more_misfit"),
+            ("most",),
+        ),
+        hidden=32,
+        steps=6_000,
+        batch=1_024,
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class JudgingPreset:
-    """shots: of the world, in two forms each. height, width: pixels. frames: of a shot, by turns `strides` apart.
-
-    jitter: standard deviation of the logarithm of the factors on `SCALES`.
+    """shots: of the world. judged: of these, how many tell of regions. height, width: pixels. frames: of a shot, by turns
+    `strides` apart. sheets: share of shots by references that have no plate. worn: share of shots by a frame that are film, their
+    lines extracted.
     """
 
-    shots: int = 96
+    shots: int = 480
+    judged: int = 96
     height: int = 256
     width: int = 384
     frames: int = 5
     strides: tuple[int, ...] = (1, 2, 3, 4)
+    sheets: float = 0.25
+    worn: float = 0.4
     seed: int = 7
-    hidden: int = 32
-    jitter: float = 0.4
-    steps: int = 6_000
-    batch: int = 1_024
-    rate: float = 3e-3
 
     def __post_init__(self) -> None:
         if self.seed == HELD_OUT_SEED:
             raise ValueError(f"seed {self.seed} is the held-out world's; give another")
 
 
-class Regions(NamedTuple):
-    """what: (n, k, f), `choice.features`. away: (n, k), CIE Lab distance from the truth. there: (n, k). size: (n,), shares."""
+class Cases(NamedTuple):
+    """Cells or regions, n, with k offers each.
+
+    what: (n, k, f), what is known of each. away: (n, k), how far from the truth. there: (n, k). size: (n,), shares.
+    """
 
     what: Float[np.ndarray, "n k f"]
     away: Float[np.ndarray, "n k"]
@@ -71,108 +119,173 @@ class Regions(NamedTuple):
     size: Float[np.ndarray, " n"]
 
 
-def regions_of(shot: Shot, truth: np.ndarray, model: models.ToonModel) -> Regions | None:
-    """What the small regions of a shot were offered, and how good that was. truth: uint8 (t, h, w, 3)."""
-    found: list[Regions] = []
+def cells_of(shot: Shot, truth: np.ndarray, shown: int | None, model: models.ToonModel) -> Cases | None:
+    """What the cells of a shot were offered, and how good that was. truth: fills, uint8 (t, h, w, 3). shown: the reference."""
+    found: list[Cases] = []
+    now = 0
+    rng = np.random.default_rng((int(shot.name), 23))
+
+    def seen(offers: CellOffers) -> np.ndarray:
+        rows, columns = offers.there.shape[:2]
+        if now != shown:
+            bare = (propagation.darkness(shot.sketch[now]) < LINE * 255).astype(np.float32)
+            share, right = trust.shrunk(bare, rows, columns), trust.shrunk(truth[now] * bare[..., None], rows, columns)
+            right /= np.maximum(share, 1e-3)[..., None] * 255
+            away = np.linalg.norm(to_lab(offers.colours) - to_lab(right)[:, :, None], axis=3)
+            some = rng.permutation(rows * columns)[:CELLS]
+            parts = (offers.features.astype(np.float16), away.astype(np.float16), offers.there, share)
+            found.append(Cases(*(x.reshape(rows * columns, *x.shape[2:])[some] for x in parts)))
+        return np.full((rows, columns), OWN)
+
+    for event in Colorizer(replace(model, trust=seen)).stream(shot):
+        if isinstance(event, Coloured):
+            now = event.index + 1
+    return _joined(found)
+
+
+def regions_of(shot: Shot, truth: np.ndarray, shown: int | None, model: models.ToonModel) -> Cases | None:
+    """The same of small regions."""
+    found: list[Cases] = []
+    now = 0
 
     def seen(offers: Offers) -> np.ndarray:
-        right, _ = commonest(truth[len(found)].reshape(-1, 3)[offers.pixels], offers.of, len(offers.regions))
-        away = np.linalg.norm(offers.lab - to_lab(right)[:, None], axis=2)
-        bare = np.bincount(offers.of, minlength=len(offers.regions)) > 0
-        found.append(Regions(*(x[bare] for x in (features(offers), away, offers.there, offers.size))))
+        if now != shown:
+            right, _ = commonest(truth[now].reshape(-1, 3)[offers.pixels], offers.of, len(offers.regions))
+            away = np.linalg.norm(offers.lab - to_lab(right)[:, None], axis=2)
+            bare = np.bincount(offers.of, minlength=len(offers.regions)) > 0
+            found.append(Cases(*(x[bare] for x in (features(offers), away, offers.there, offers.size))))
         return np.full(len(offers.regions), OWN)
 
-    Colorizer(replace(model, judge=seen)).colorize(shot, ColorizeOptions())
-    # Of the frame that is the reference there is nothing to learn.
-    others = [
-        r for r, frame in zip(found, truth, strict=True) if not any(np.array_equal(frame, x.image) for x in shot.references)
-    ]
-    return Regions(*(np.concatenate(part) for part in zip(*others, strict=True))) if others else None
+    for event in Colorizer(replace(model, judge=seen)).stream(shot):
+        if isinstance(event, Coloured):
+            now = event.index + 1
+    return _joined(found)
 
 
-def shots(drawn: WorldShot, preset: JudgingPreset) -> Iterator[tuple[Shot, np.ndarray]]:
-    """One shot by a frame, the first or any, and one by references, with labels or without, as it falls; with the truth."""
+def shots(drawn: WorldShot, preset: JudgingPreset) -> Iterator[tuple[Shot, np.ndarray, int | None]]:
+    """One shot by a frame, the first or any, and one by references, with labels or without, or sheets alone, as it falls.
+
+    With the true fills, uint8 (t, h, w, 3), and which frame is the reference.
+    """
     stride = preset.strides[drawn.index % len(preset.strides)]
     frames = [drawn.render(t) for t in range(0, drawn.frames, stride)[: preset.frames]]
-    sketch, truth, areas = (np.stack([getattr(f, part) for f in frames]) for part in ("sketch", "colour", "labels"))
+    sketch, truth, areas = (np.stack([getattr(f, part) for f in frames]) for part in ("sketch", "fills", "labels"))
     rng = np.random.default_rng((preset.seed, drawn.index, 19))
     at = int(rng.integers(len(frames))) if rng.random() < 0.5 else 0
-    yield Shot(sketch, (Reference(truth[at], None, "frame", f"frame {at}"),), None, drawn.frame_rate, f"{drawn.index}"), truth
+    colour, lines = np.stack([f.colour for f in frames]), sketch
+    if rng.random() < preset.worn:
+        colour = _worn(colour, rng)
+        lines = extract_clip(colour, "clean", binarise=True)
+    frame = Reference(colour[at], None, "frame", f"frame {at}")
+    yield Shot(lines, (frame,), None, drawn.frame_rate, f"{drawn.index}"), truth, at
     if drawn.characters:
-        labels = Labels(areas, {k: (k,) for k in range(drawn.characters + 1)}) if rng.random() < 0.5 else None
-        yield Shot(sketch, drawn.references(), labels, drawn.frame_rate, f"{drawn.index}"), truth
+        first = int(rng.random() < preset.sheets)  # without the plate
+        own = {k: (k - first,) if k >= first else () for k in range(drawn.characters + 1)}
+        labels = Labels(areas, own) if rng.random() < 0.5 else None
+        yield Shot(sketch, drawn.references()[first:], labels, drawn.frame_rate, f"{drawn.index}"), truth, None
+
+
+def _worn(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Frames uint8 (t, h, w, 3) as a film shows them: softer, grainy and compressed."""
+    h, w = frames.shape[1:3]
+    scale, grain, quality = rng.uniform(0.5, 1), rng.uniform(0, 5), int(rng.integers(50, 95))
+    size = (round(w * scale), round(h * scale))
+
+    def one(frame: np.ndarray) -> np.ndarray:
+        soft = cv2.resize(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), (w, h), interpolation=cv2.INTER_CUBIC)
+        noisy = np.clip(soft + rng.normal(0, grain, (h, w, 1)), 0, 255).astype(np.uint8)
+        return cv2.imdecode(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+
+    return np.stack([one(frame) for frame in frames])
 
 
 _MODEL: list[models.ToonModel] = []  # of a worker
 
 
-def _begin(toon: str | Path, matcher: Path | None) -> None:
+def _begin(toon: str | Path, matcher: Path | None, trusted: Path | None) -> None:
     torch.set_num_threads(1)
     model = models.load(toon, "cpu")
     assert isinstance(model, models.ToonModel)
     if matcher is not None:
         model = replace(model, matcher=weights.load_matcher(matcher).to(model.device, model.dtype))
+    if trusted is not None:
+        model = replace(model, trust=truster(trusted))
     _MODEL.append(model)
 
 
-def _collected(job: tuple[JudgingPreset, int]) -> list[Regions]:
-    preset, index = job
+def _collected(job: tuple[Unit, JudgingPreset, int]) -> Cases | None:
+    unit, preset, index = job
     drawn = World(preset.seed, preset.height, preset.width).shot(index)
-    made = (regions_of(shot, truth, _MODEL[0]) for shot, truth in shots(drawn, preset))
-    return [regions for regions in made if regions is not None]
+    made = []
+    for shot, truth, shown in shots(drawn, preset):
+        if unit == "regions":
+            made.append(regions_of(shot, truth, shown, _MODEL[0]))
+        elif shown is not None:
+            made.append(cells_of(shot, truth, shown, _MODEL[0]))
+    return _joined([cases for cases in made if cases is not None])
+
+
+def _joined(cases: Sequence[Cases]) -> Cases | None:
+    if not cases:
+        return None
+    most = max(c.away.shape[1] for c in cases)
+
+    def wider(values: np.ndarray) -> np.ndarray:
+        return np.pad(values, [(0, 0), (0, most - values.shape[1]), (0, 0)][: values.ndim]) if values.ndim > 1 else values
+
+    return Cases(*(np.concatenate([wider(part) for part in parts]) for parts in zip(*cases, strict=True)))
 
 
 def collect(
+    unit: Unit,
     preset: JudgingPreset,
     workers: int,
     say: Callable[[str], None],
     toon: str | Path = "toon",
     matcher: Path | None = None,
-) -> Regions:
-    """What the regions of all shots were offered. toon, matcher: weights that colour them, the embedded ones unless given."""
-    found: list[Regions] = []
-    with multiprocessing.get_context("spawn").Pool(workers, _begin, (toon, matcher)) as pool:
-        for number, some in enumerate(pool.imap(_collected, [(preset, i) for i in range(preset.shots)]), 1):
-            found += some
-            say(f"{number} of {preset.shots} shots, {sum(len(r.size) for r in found)} regions")
-    most = max(r.away.shape[1] for r in found)
+    trusted: Path | None = None,
+) -> Cases:
+    """What the cells or regions of all shots were offered. toon, matcher, trusted: weights, else the embedded ones."""
+    found: list[Cases] = []
+    with multiprocessing.get_context("spawn").Pool(workers, _begin, (toon, matcher, trusted)) as pool:
+        count = preset.shots if unit == "cells" else min(preset.shots, preset.judged)
+        for number, some in enumerate(pool.imap(_collected, [(unit, preset, i) for i in range(count)]), 1):
+            found += [] if some is None else [some]
+            say(f"{number} of {count} shots, {sum(len(c.size) for c in found)} {unit}")
+    cases = _joined(found)
+    if cases is None:
+        raise ValueError(f"{count} shots have no {unit} to learn from; give more --shots")
+    return cases
 
-    def wider(values: np.ndarray) -> np.ndarray:
-        return np.pad(values, [(0, 0), (0, most - values.shape[1]), *[(0, 0)] * (values.ndim - 2)])
 
-    return Regions(
-        np.concatenate([wider(r.what) for r in found]),
-        np.concatenate([wider(r.away) for r in found]),
-        np.concatenate([wider(r.there) for r in found]),
-        np.concatenate([r.size for r in found]),
+def fit(unit: Unit, cases: Cases, say: Callable[[str], None], seed: int = 7, steps: int | None = None) -> nn.Sequential:
+    """The network that chooses best: what is right, and nothing far off where nothing is. steps: None = as many as are due."""
+    how, names = FITTING[unit], {"cells": trust.NAMES, "regions": NAMES}[unit]
+    torch.manual_seed(seed)
+    hidden, steps = how.hidden, steps or how.steps
+    network = nn.Sequential(
+        nn.Linear(cases.what.shape[2], hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
     )
-
-
-def fit(preset: JudgingPreset, regions: Regions, say: Callable[[str], None]) -> nn.Sequential:
-    """The network that chooses best: what is right, and nothing far off where nothing is."""
-    torch.manual_seed(preset.seed)
-    hidden = preset.hidden
-    network = nn.Sequential(nn.Linear(FEATURES, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=preset.rate, weight_decay=0.01)
-    known = [torch.from_numpy(x) for x in (regions.what, regions.away.clip(max=FAR), regions.there)]
-    # Half of a batch as regions come, half by their size.
-    share = torch.from_numpy(0.5 / len(regions.size) + 0.5 * regions.size / regions.size.sum())
-    generator = torch.Generator().manual_seed(preset.seed)
-    for step in range(preset.steps):
+    optimizer = torch.optim.AdamW(network.parameters(), lr=how.rate, weight_decay=0.01)
+    known = [torch.from_numpy(x) for x in (cases.what, cases.away.clip(max=FAR), cases.there)]
+    chance = np.cumsum(how.even / len(cases.size) + (1 - how.even) * cases.size.astype(np.float64) / cases.size.sum())
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = preset.rate * min(1.0, 2 * (preset.steps - step) / preset.steps)
-        at = torch.multinomial(share, preset.batch, replacement=True, generator=generator)
-        what, away, there = (x[at] for x in known)
-        for scale in SCALES:
-            what[..., [NAMES.index(name) for name in scale]] *= torch.exp(
-                preset.jitter * torch.randn(len(at), 1, 1, generator=generator)
-            )
-        loss = _loss(network(what)[..., 0], away, there)
+            group["lr"] = how.rate * min(1.0, 2 * (steps - step) / steps)
+        drawn = np.searchsorted(chance, rng.random(how.batch) * chance[-1]).clip(max=len(chance) - 1)
+        what, away, there = (x[torch.from_numpy(drawn)] for x in known)
+        what = what.float()
+        for scale in how.scales:
+            factor = torch.exp(how.jitter * torch.randn(how.batch, 1, 1, generator=generator))
+            what[..., [names.index(name) for name in scale]] *= factor
+        loss = _loss(network(what)[..., 0], away.float(), there)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if (step + 1) % 500 == 0:
-            say(f"step {step + 1}/{preset.steps}  loss {loss.item():.4f}")
+            say(f"{unit}: step {step + 1}/{steps}  loss {loss.item():.4f}")
     return network
 
 
@@ -183,15 +296,20 @@ def _loss(scores: Tensor, away: Tensor, there: Tensor) -> Tensor:
     return (-right.amax(dim=1) * chosen + (shares.exp() * (away / BAD) ** 2).sum(dim=1)).mean()
 
 
-def measured(network: nn.Sequential, regions: Regions) -> dict[str, list[float]]:
-    """Shares of regions, and of their area, that are right: with their own colours, as chosen, and as well as offers allow."""
+def measured(unit: Unit, network: nn.Sequential, cases: Cases) -> dict[str, list[float]]:
+    """Shares of cells or regions, and of their area, that are right, and the area's mean squared distance from the truth.
+
+    own: as the model colours them. chosen: as the network does. best: as well as offers allow.
+    """
     with torch.no_grad():
-        scores = network(torch.from_numpy(regions.what))[..., 0].numpy()
-    every, there = np.arange(len(scores)), regions.there
-    picks = {"own": np.full(len(scores), OWN), "chosen": taken(scores, there)}
-    picks["best"] = np.where(there, regions.away, np.inf).argmin(axis=1)
-    right = {name: regions.away[every, pick] < RIGHT for name, pick in picks.items()}
-    return {k: [round(float(v.mean()), 4), round(float(v @ regions.size / regions.size.sum()), 4)] for k, v in right.items()}
+        parts = torch.from_numpy(cases.what).split(1 << 16)
+        scores = torch.cat([network(part.float())[..., 0] for part in parts]).numpy()
+    every, there = np.arange(len(scores)), cases.there
+    chosen = np.where(there, scores, -np.inf).argmax(axis=1)
+    picks = {"own": np.full(len(scores), OWN), "chosen": chosen, "best": np.where(there, cases.away, np.inf).argmin(axis=1)}
+    size = cases.size.astype(np.float64) / cases.size.sum(dtype=np.float64)
+    away = {name: cases.away[every, pick].astype(np.float64) for name, pick in picks.items()}
+    return {k: [round(float(x), 4) for x in ((v < RIGHT).mean(), (v < RIGHT) @ size, v**2 @ size)] for k, v in away.items()}
 
 
 def main() -> None:
@@ -199,7 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m timecolor.train.judging")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shots", type=int, default=JudgingPreset().shots)
-    parser.add_argument("--steps", type=int, default=JudgingPreset().steps)
+    parser.add_argument("--steps", type=int, help="of each network; 6000 unless given")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--toon", type=Path, help="weights that colour the shots; the embedded ones unless given")
     parser.add_argument("--matcher", type=Path)
@@ -209,10 +327,10 @@ def main() -> None:
         print(line, flush=True)  # noqa: T201 (its output)
 
     try:
-        preset = replace(JudgingPreset(), shots=given.shots, steps=given.steps)
+        preset = replace(JudgingPreset(), shots=given.shots)
         if given.matcher is not None:
             weights.load_matcher(given.matcher)  # an error here is one line, in a worker it is a page
-        train(preset, given.out, given.workers, say, given.toon or "toon", given.matcher)
+        train(preset, given.out, given.workers, say, given.toon or "toon", given.matcher, given.steps)
     except (ValueError, OSError) as error:
         sys.exit(f"timecolor.train.judging: {error}")
 
@@ -224,38 +342,55 @@ def train(
     say: Callable[[str], None],
     toon: str | Path = "toon",
     matcher: Path | None = None,
-) -> dict[str, list[float]]:
-    """Collect, unless the folder holds what was collected, and fit; what of the last quarter of regions is right is returned.
+    steps: int | None = None,
+) -> dict[Unit, dict[str, list[float]]]:
+    """Collect, unless the folder holds what was collected, and fit; what of the last quarter is right is returned (`measured`).
 
-    Raises ValueError where the folder holds regions of other shots, or coloured by other weights.
+    Raises ValueError where the folder holds what is of other shots, or coloured by other weights.
     """
     out.mkdir(parents=True, exist_ok=True)
-    kept = out / "regions.npz"
-    source = {name: getattr(preset, name) for name in ("shots", "height", "width", "frames", "strides", "seed")}
-    source = json.dumps({**source, "toon": str(toon), "matcher": str(matcher)})
-    if kept.exists():
-        with np.load(kept) as file:
-            if str(file["source"]) != source:
-                raise ValueError(
-                    f"{kept}: holds regions of {file['source']}, not of {source}; give another --out, or its own options"
-                )
-            regions = Regions(*(file[name] for name in Regions._fields))
-    else:
-        regions = collect(preset, workers, say, toon, matcher)
-        partial = out / ".regions.npz"
-        np.savez_compressed(partial, source=source, **regions._asdict())
-        partial.replace(kept)
-    # Shots come one after the other, so the last quarter is of others than the rest.
-    cut = len(regions.size) * 3 // 4
-    held_out = measured(fit(preset, Regions(*(x[:cut] for x in regions)), say), Regions(*(x[cut:] for x in regions)))
-    say(f"regions and area right: {held_out}")
-    network = fit(preset, regions, say)
-    linear = [layer for layer in network if isinstance(layer, nn.Linear)]
-    tensors = {f"{i}.{name}": value.detach() for i, layer in enumerate(linear) for name, value in layer.named_parameters()}
-    weights.save(out / "judge.safetensors", tensors, {"model": "judge", "shots": preset.shots, "seed": preset.seed})
-    report = {"preset": asdict(preset), "regions": len(regions.size), "held_out": held_out}
+    source = json.dumps({**asdict(preset), "toon": str(toon), "matcher": str(matcher)})
+    report: dict = {"preset": asdict(preset)}
+    held_out: dict[Unit, dict[str, list[float]]] = {}
+    names: dict[Unit, str] = {"cells": "trust", "regions": "judge"}
+    for unit, name in names.items():
+        # Regions are seen as they are once cells are chosen.
+        cases = _kept(unit, preset, out / f"{unit}.npz", source, workers, say, toon, matcher, out / "trust.safetensors")
+        # Shots come one after the other, so the last quarter is of others than the rest.
+        cut = len(cases.size) * 3 // 4
+        first = fit(unit, Cases(*(x[:cut] for x in cases)), say, preset.seed, steps)
+        held_out[unit] = measured(unit, first, Cases(*(x[cut:] for x in cases)))
+        say(f"{unit} and area right, squared distance: {held_out[unit]}")
+        network = fit(unit, cases, say, preset.seed, steps)
+        linear = [layer for layer in network if isinstance(layer, nn.Linear)]
+        tensors = {f"{i}.{key}": value.detach() for i, layer in enumerate(linear) for key, value in layer.named_parameters()}
+        weights.save(out / f"{name}.safetensors", tensors, {"model": name, "shots": preset.shots, "seed": preset.seed})
+        report[unit] = {"number": len(cases.size), "fitting": asdict(FITTING[unit]), "held_out": held_out[unit]}
     (out / "judge.json").write_text(json.dumps(report, indent=1))
     return held_out
+
+
+def _kept(
+    unit: Unit,
+    preset: JudgingPreset,
+    path: Path,
+    source: str,
+    workers: int,
+    say: Callable[[str], None],
+    toon: str | Path,
+    matcher: Path | None,
+    trusted: Path,
+) -> Cases:
+    if path.exists():
+        with np.load(path) as file:
+            if str(file["source"]) != source:
+                raise ValueError(f"{path}: is of {file['source']}, not of {source}; give another --out, or its own options")
+            return Cases(*(file[name] for name in Cases._fields))
+    cases = collect(unit, preset, workers, say, toon, matcher, trusted if unit == "regions" else None)
+    partial = path.with_name(f".{path.name}")
+    np.savez_compressed(partial, source=source, **cases._asdict())
+    partial.replace(path)
+    return cases
 
 
 if __name__ == "__main__":

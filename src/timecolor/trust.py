@@ -1,0 +1,213 @@
+"""Which picture each cell of a drawing is taken from, where whole frames colour it: the model's, the matcher's, a frame carried.
+
+Not in the paper. The model sees the same frames as hints and mixes what it doubts; a cell takes one of them or keeps its own.
+Beside colours and lines, what tells is whether a closed region of the frame, carried, is a region of the drawing: what a figure
+left behind is a small part of one. What each sign is worth is learned on the drawn world (`train.judging`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from timecolor.choice import CellOffers
+from timecolor.finish import Vote, alike, regions_in, to_lab
+from timecolor.propagation import Way, darkness, fetched, warp
+from timecolor.shapes import Float, Int, UInt8
+
+# Where an offer is from. Frames: as one stands, along each of its flows, as the camera sees it.
+OWN, VOTED, FRAME = 0, 1, 2
+SOURCES = 7
+# What is known of each offer, in the order of the network's inputs; then, one for each source, whether it is from there.
+NAMES = (
+    *("ink", "ink_near", "ink_far", "region", "voted", "known", "likeliest"),  # of its cell
+    *("from_own", "from_voted", "agreeing", "lightness", "chroma"),  # of its colour
+    *(
+        "votes",
+        "votes_near",
+        "own_votes",
+        "own_votes_near",
+        "most_votes",
+    ),  # of it, its own colour, the best frame
+    *("apart", "apart_near", "apart_far", "apart_all", "least_apart", "more_apart"),  # a frame from the model's colours
+    *("misfit", "misfit_far", "misfit_all", "least_misfit", "more_misfit", "least_misfit_far", "more_misfit_far"),
+    *("texture", "fills", "filled", "same", "less_same", "most_same"),  # of a frame's region there and the drawing's
+    *("typical", "typical_near", "own_typical", "less_typical"),  # how much of the drawing's region has such a colour
+)
+FEATURES = len(NAMES) + SOURCES
+# CIE Lab distance within which offers are of one mind, and where distances end; where
+# misfits end; levels that a frame's distance ends at and is divided by; the least of votes that counts; what "near" and "far"
+# are, in cells; cells that tell what is typical.
+AGREE, FAR_OFF, WORST, APART, LEVELS, KNOWN = 10.0, 60.0, 4.0, 64.0, 32.0, 0.3
+NEAR, FAR, SOME = 1.5, 4.0, 800
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A frame as it may lie on a drawing. fills: (h, w, 3). misfit: (h, w), of its lines. areas: (h, w), its closed regions.
+
+    source: `FRAME` = as it stands, from there on along which flow.
+    """
+
+    fills: UInt8[np.ndarray, "h w 3"]
+    misfit: Float[np.ndarray, "h w"]
+    areas: Int[np.ndarray, "h w"]
+    source: int = FRAME
+
+
+def views(
+    fills: UInt8[np.ndarray, "h w 3"], areas: Int[np.ndarray, "h w"], ways: Sequence[Way], first: int = FRAME
+) -> list[View]:
+    """A frame in each of the ways that it may lie on a drawing. areas: its closed regions. first: source of the first way."""
+    found = []
+    for i, way in enumerate(ways):
+        assert way.misfit is not None
+        carried = (fills, areas) if way.flow is None else (warp(fills, way.flow), fetched(areas, way.flow))
+        found.append(View(carried[0], way.misfit, carried[1], min(first + i, SOURCES - 1)))
+    return found
+
+
+def frame_areas(lines: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
+    """The closed regions of a frame with these lines, by number."""
+    return regions_in(lines.astype(np.float32) / 255)
+
+
+def offers(
+    cells: Float[np.ndarray, "y x 3"],
+    drawing: UInt8[np.ndarray, "h w 3"],
+    areas: Int[np.ndarray, "h w"],
+    shown: Sequence[View],
+    vote: Vote,
+) -> CellOffers:
+    """What each cell of a model's picture may take instead. areas: the drawing's closed regions. vote: of the whole frame."""
+    rows, columns = cells.shape[:2]
+    own = np.clip(cells, 0, 1).astype(np.float32)
+    ink = shrunk(darkness(drawing), rows, columns) / 255
+    empty = np.zeros((rows, columns), np.float32)
+    shares = _shares(vote, rows, columns)
+    voted = vote.settled(shares, own.reshape(-1, 3)).reshape(own.shape)
+    known, likeliest = (x.reshape(rows, columns) for x in (shares.sum(axis=1), (shares @ vote.alike).max(axis=1)))
+    colours, source = [own, voted], [OWN, VOTED]
+    signs: list[list[np.ndarray]] = [[empty] * 5] * 2
+    region_sizes = np.bincount(areas.reshape(-1))
+    for view in shown:
+        theirs = shrunk(view.fills, rows, columns) / 255
+        squares = shrunk((view.fills.astype(np.float32) / 255) ** 2, rows, columns)
+        texture = 10 * np.sqrt(np.maximum(squares - theirs**2, 0).mean(axis=2))
+        apart = (np.abs(own - theirs).max(axis=2) * 255).clip(max=APART) / LEVELS
+        sizes, both = np.bincount(view.areas.reshape(-1)), _overlap(areas, view.areas)
+        fills, filled = (shrunk(both / of[at], rows, columns) for of, at in ((region_sizes, areas), (sizes, view.areas)))
+        colours.append(theirs)
+        source.append(view.source)
+        signs.append([apart, shrunk(view.misfit, rows, columns), texture, fills, filled])
+    offered, k = np.stack(colours, axis=2), len(colours)
+    lab = to_lab(offered)
+    there = np.ones((rows, columns, k), bool)
+    there[:, :, VOTED] = known >= KNOWN
+    apart, misfit, texture, fills, filled = (np.stack(sign, axis=2) for sign in zip(*signs, strict=True))
+    shades = to_lab(vote.shades)
+    votes = [(shares * alike(to_lab(x.reshape(-1, 3)), shades)).sum(axis=1).reshape(rows, columns) for x in colours]
+    votes = np.stack(votes, axis=2)
+    region = cv2.resize(areas.astype(np.int32), (columns, rows), interpolation=cv2.INTER_NEAREST)
+    typical = _typical(lab, region)
+    same, frame, heard = fills * filled, np.array(source) >= FRAME, there[:, :, VOTED : VOTED + 1]
+
+    def away(i: int) -> np.ndarray:
+        return np.linalg.norm(lab - lab[:, :, i : i + 1], axis=3)
+
+    def least(values: np.ndarray) -> np.ndarray:
+        return np.where(frame, values, WORST).min(axis=2, keepdims=True).clip(max=WORST)
+
+    def most(values: np.ndarray, of: np.ndarray) -> np.ndarray:
+        return np.where(of, values, 0).max(axis=2, keepdims=True)
+
+    agreeing = sum((away(i) < AGREE) & there[:, :, i : i + 1] for i in range(k)) - np.ones((rows, columns, k))
+    apart_near, misfit_far, votes_near = _blurred(apart, NEAR), _blurred(misfit, FAR), _blurred(votes, NEAR)
+    known_of = {
+        "ink": ink[..., None],
+        "ink_near": _blurred(ink[..., None], NEAR),
+        "ink_far": _blurred(ink[..., None], FAR),
+        "region": (np.log10(region_sizes[region] / areas.size + 1e-6) / 2 + 2)[..., None],
+        "voted": heard,
+        "known": heard * known[..., None],
+        "likeliest": heard * likeliest[..., None],
+        "from_own": away(OWN).clip(max=FAR_OFF) / 30,
+        "from_voted": heard * away(VOTED).clip(max=FAR_OFF) / 30,
+        "agreeing": agreeing / np.maximum(there.sum(axis=2, keepdims=True) - 1, 1),
+        "lightness": lab[..., 0] / 100,
+        "chroma": np.linalg.norm(lab[..., 1:], axis=3) / 50,
+        "votes": heard * votes,
+        "votes_near": heard * votes_near,
+        "own_votes": heard * votes[:, :, :1],
+        "own_votes_near": heard * votes_near[:, :, :1],
+        "most_votes": heard * most(votes, frame),
+        "apart": apart,
+        "apart_near": apart_near,
+        "apart_far": _blurred(apart, FAR),
+        "apart_all": apart.mean(axis=(0, 1), keepdims=True),
+        "least_apart": least(apart_near),
+        "more_apart": frame * (apart_near - least(apart_near)),
+        "misfit": misfit,
+        "misfit_far": misfit_far,
+        "misfit_all": misfit.mean(axis=(0, 1), keepdims=True),
+        "least_misfit": least(misfit),
+        "more_misfit": frame * (misfit.clip(max=WORST) - least(misfit)),
+        "least_misfit_far": least(misfit_far),
+        "more_misfit_far": frame * (misfit_far - least(misfit_far)),
+        "texture": texture,
+        "fills": fills,
+        "filled": filled,
+        "same": same,
+        "less_same": frame * (same - most(same, frame)),
+        "most_same": most(same, frame),
+        "typical": typical,
+        "typical_near": _blurred(typical, 1.0),
+        "own_typical": typical[:, :, :1],
+        "less_typical": typical - most(typical, there),
+    }
+    features = np.zeros((rows, columns, k, FEATURES), np.float32)
+    for i, name in enumerate(NAMES):
+        features[..., i] = known_of[name]
+    features[:, :, np.arange(k), len(NAMES) + np.array(source)] = 1
+    return CellOffers(offered, there, features)
+
+
+def taken(offered: CellOffers, which: Int[np.ndarray, "y x"]) -> Float[np.ndarray, "y x 3"]:
+    """The cells' colours, each from the offer that it takes."""
+    return np.take_along_axis(offered.colours, which[..., None, None], axis=2)[:, :, 0]
+
+
+def shrunk(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """A picture (h, w) or (h, w, 3) in cells, float32."""
+    return cv2.resize(picture.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+
+
+def _blurred(values: np.ndarray, cells: float) -> np.ndarray:
+    """Fields (y, x, k)."""
+    return np.stack([cv2.GaussianBlur(np.ascontiguousarray(field), (0, 0), cells) for field in np.moveaxis(values, 2, 0)], axis=2)
+
+
+def _shares(vote: Vote, rows: int, columns: int) -> np.ndarray:
+    """What the places of each cell vote for, (cells, m)."""
+    field = vote.shares.reshape(*vote.at.shape, -1)
+    planes = [shrunk(field[:, :, i], rows, columns) for i in range(field.shape[2])]
+    return np.stack(planes, axis=2).reshape(rows * columns, -1)
+
+
+def _overlap(areas: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How many pixels share both their areas with each pixel, (h, w)."""
+    key = areas.astype(np.int64) * (int(others.max()) + 1) + others
+    _, of, counts = np.unique(key, return_inverse=True, return_counts=True)
+    return counts[of].reshape(areas.shape)
+
+
+def _typical(lab: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """For each offer of a cell, (y, x, k), in what share of its region that offer has such a colour."""
+    rows, columns, k = lab.shape[:3]
+    flat, of = lab.reshape(rows * columns, k, 3), region.reshape(-1)
+    some = np.arange(0, len(of), max(1, len(of) // SOME))
+    same = (of[:, None] == of[some]).astype(np.float32)
+    count = same.sum(axis=1)
+    found = [((alike(flat[:, i], flat[some, i]) * same).sum(axis=1) + 1) / (count + 1) for i in range(k)]
+    return np.stack(found, axis=1).reshape(rows, columns, k)

@@ -1,0 +1,118 @@
+"""Which picture a cell is taken from: what frames are offered, what tells, and what the embedded network makes of it."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from timecolor import ColorizeOptions, Colorizer, models, trust
+from timecolor.choice import CellOffers, truster
+from timecolor.finish import Vote, alike, regions, to_lab
+from timecolor.propagation import darkness, fetched, ways
+from timecolor.train.judging import JudgingPreset, shots
+from timecolor.trust import FEATURES, FRAME, NAMES, OWN, VOTED
+from timecolor.world import World
+
+SKY, COAT = (90, 150, 210), (200, 60, 50)
+
+
+def picture(x: int) -> tuple[np.ndarray, np.ndarray]:
+    """A square figure before a plain sky, 96x144: drawing and fills. x: where it stands."""
+    drawing, fills = np.full((96, 144, 3), 255, np.uint8), np.full((96, 144, 3), SKY, np.uint8)
+    cv2.rectangle(fills, (x, 30), (x + 35, 70), COAT, -1)
+    cv2.rectangle(drawing, (x, 30), (x + 35, 70), (0, 0, 0), 2)
+    return drawing, fills
+
+
+def votes(at: int) -> Vote:
+    """As the matcher would vote: nearly sure of the figure, less so of the sky."""
+    fills = picture(at)[1][1::2, 1::2]
+    shades = np.array([SKY, COAT], np.float32) / 255
+    shares = np.where((fills == COAT).all(axis=2)[..., None], (0.1, 0.8), (0.6, 0.2)).astype(np.float32)
+    lab = to_lab(shades)
+    return Vote(np.ones(fills.shape[:2], bool), shares.reshape(-1, 2), shades, alike(lab, lab), mixed=False)
+
+
+def offered(at: int, frame_at: int, cells: np.ndarray | None = None) -> CellOffers:
+    drawing, _ = picture(at)
+    theirs, fills = picture(frame_at)
+    cells = cv2.resize(picture(at)[1], (36, 24), interpolation=cv2.INTER_AREA) / np.float32(255) if cells is None else cells
+    lines = darkness(theirs)
+    seen = trust.views(fills, trust.frame_areas(lines), ways(lines, drawing, []))
+    return trust.offers(cells, drawing, regions(drawing), seen, votes(at))
+
+
+def sign(offers: CellOffers, name: str, source: int = FRAME) -> np.ndarray:
+    return offers.features[:, :, source, NAMES.index(name)]
+
+
+def test_every_offer_is_described():
+    offers = offered(20, 20)
+    assert offers.colours.shape == (24, 36, 3, 3)
+    assert offers.features.shape == (24, 36, 3, FEATURES)
+    assert np.isfinite(offers.features).all()
+    assert offers.there[:, :, OWN].all()
+    assert offers.there[:, :, FRAME].all()
+    assert offers.there[:, :, VOTED].all()
+    assert (offers.features[..., len(NAMES) :].sum(axis=3) == 1).all()
+
+
+def test_a_region_that_lies_on_the_drawings_is_told_from_what_a_figure_left_behind():
+    right, left = offered(20, 20), offered(90, 20)
+    assert sign(right, "same").min() > 0.6
+    ghost = slice(10, 16), slice(7, 12)  # where the frame shows the figure, and the drawing the sky
+    assert sign(left, "fills")[ghost].max() < 0.3
+    assert sign(left, "filled")[ghost].min() > 0.9
+    assert sign(left, "typical")[ghost].max() < 0.3
+
+
+def test_votes_say_which_offer_they_are_for():
+    left = offered(90, 20)
+    ghost, figure = (slice(10, 16), slice(7, 12)), (slice(10, 16), slice(25, 29))
+    assert np.allclose(left.colours[figure][:, :, VOTED], np.array(COAT) / 255, atol=0.1)
+    assert sign(left, "votes")[ghost].max() < 0.3
+    assert sign(left, "votes", OWN)[ghost].min() > 0.5
+    assert sign(left, "own_votes")[figure].min() > 0.7
+
+
+def test_what_is_taken_are_the_offers_own_colours():
+    offers = offered(20, 20)
+    which = np.full((24, 36), FRAME)
+    which[:3] = OWN
+    made = trust.taken(offers, which)
+    assert np.array_equal(made[3:], offers.colours[3:, :, FRAME])
+    assert np.array_equal(made[:3], offers.colours[:3, :, OWN])
+
+
+def test_numbers_are_fetched_whole():
+    areas = np.arange(96 * 144).reshape(96, 144).astype(np.int32)
+    flow = np.zeros((96, 144, 2), np.float32)
+    flow[..., 0] = 2.4
+    moved = fetched(areas, flow)
+    assert moved.dtype == areas.dtype
+    assert np.array_equal(moved[:, :-3], areas[:, 2:-1])
+
+
+def test_the_embedded_network_mends_what_the_model_lost_and_takes_no_ghost():
+    lost = np.full((24, 36, 3), np.array(SKY) / 255 + 0.06, np.float32)
+    offers = offered(20, 20, lost)
+    found = truster()(offers)
+    assert (found[12:16, 7:12] != OWN).all()
+    assert np.allclose(trust.taken(offers, found)[12:16, 7:12], np.array(COAT) / 255, atol=0.05)
+    ghost = truster()(offered(90, 20))
+    assert (ghost[11:16, 7:12] != FRAME).all()
+
+
+def test_what_is_trusted_is_nearer_to_the_truth():
+    """On average over shots that no network here was trained or judged by."""
+    preset = JudgingPreset(height=160, width=240, frames=3, worn=0.0, seed=99)
+    world, options = World(preset.seed, preset.height, preset.width), ColorizeOptions(lines="none")
+    model = models.load("toon", "cpu")
+    gained = []
+    for index in range(6):
+        shot, truth, shown = next(shots(world.shot(index), preset))
+        others = [t for t in range(len(truth)) if t != shown]
+        made = [Colorizer(m).colorize(shot, options) for m in (model, replace(model, trust=None))]
+        on, off = (((m[others].astype(float) - truth[others]) ** 2).mean() for m in made)
+        gained.append(np.log10(off / on))
+    assert np.mean(gained) > 0
