@@ -584,7 +584,8 @@ class _Carrying:
         if shot.labels is None or not self._frames_only:
             on_paper = shot.labels is None and ground > 0  # then the white around a sheet may be taken too
             shows = [picture.shown | on_paper for picture in self._seen]
-            self._frame_areas = {r: trust.frame_areas(picture.lines) for r, picture in whole.items()}
+            if self._frames_only:
+                self._frame_areas = {r: trust.frame_areas(picture.lines) for r, picture in whole.items()}
             self._carrier = Carrier(model.matcher, self._seen, shows, () if self._frames_only else whole)
 
     def __call__(self, cells: np.ndarray, original: np.ndarray, labels: np.ndarray | None, drawing: np.ndarray, at: int) -> _Made:

@@ -796,11 +796,11 @@ def _offers(
         signs.append([*(mean(x.reshape(-1)[cells.cell], cells.pixels) for x in fields), most, usable * float(named)])
     apart, around, misfit, most, named = (np.stack(sign, axis=1).astype(np.float32) for sign in zip(*signs, strict=True))
     offered = np.stack(colours, axis=1)
-    lab, believed = to_lab(offered), np.zeros((len(found), len(colours)), np.float32)
-    for voting in votings:
-        its = number[voting.regions]
+    lab, believed = to_lab(offered), np.zeros(offered.shape[:2], np.float32)
+    for vote, voting, shares in votings:
+        its, shades = number[voting], to_lab(vote.shades)
         for i in range(len(colours)):
-            believed[voting.regions, i] = (voting.shares * alike(lab[its, i], to_lab(voting.vote.shades))).sum(axis=1)
+            believed[its, i] = (shares * alike(lab[its, i], shades)).sum(axis=1)
     return Offers(
         regions=regions,
         size=size[regions] / areas.size,
@@ -814,7 +814,7 @@ def _offers(
         inside=mean(cells.deep, cells.pixels),
         known=known[regions],
         likeliest=likeliest[regions],
-        believed=believed[regions],
+        believed=believed,
         mixed=all(vote.mixed for vote in votes),
         apart=apart,
         around=around,

@@ -56,15 +56,13 @@ class View:
     source: int = FRAME
 
 
-def views(
-    fills: UInt8[np.ndarray, "h w 3"], areas: Int[np.ndarray, "h w"], ways: Sequence[Way], first: int = FRAME
-) -> list[View]:
-    """A frame in each of the ways that it may lie on a drawing. areas: its closed regions. first: source of the first way."""
+def views(fills: UInt8[np.ndarray, "h w 3"], areas: Int[np.ndarray, "h w"], ways: Sequence[Way]) -> list[View]:
+    """A frame in each of the ways that it may lie on a drawing, as it stands first. areas: its closed regions."""
     found = []
     for i, way in enumerate(ways):
         assert way.misfit is not None
         carried = (fills, areas) if way.flow is None else (warp(fills, way.flow), fetched(areas, way.flow))
-        found.append(View(carried[0], way.misfit, carried[1], min(first + i, SOURCES - 1)))
+        found.append(View(carried[0], way.misfit, carried[1], min(FRAME + i, SOURCES - 1)))
     return found
 
 
@@ -109,7 +107,7 @@ def offers(
     shades = to_lab(vote.shades)
     votes = [(shares * alike(to_lab(x.reshape(-1, 3)), shades)).sum(axis=1).reshape(rows, columns) for x in colours]
     votes = np.stack(votes, axis=2)
-    region = cv2.resize(areas.astype(np.int32), (columns, rows), interpolation=cv2.INTER_NEAREST)
+    region = np.asarray(cv2.resize(areas.astype(np.int32), (columns, rows), interpolation=cv2.INTER_NEAREST), np.int64)
     typical = _typical(lab, region)
     same, frame, heard = fills * filled, np.array(source) >= FRAME, there[:, :, VOTED : VOTED + 1]
 

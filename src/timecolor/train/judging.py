@@ -128,7 +128,7 @@ def cells_of(shot: Shot, truth: np.ndarray, shown: int | None, model: models.Too
     def seen(offers: CellOffers) -> np.ndarray:
         rows, columns = offers.there.shape[:2]
         if now != shown:
-            bare = (propagation.darkness(shot.sketch[now]) < LINE * 255).astype(np.float32)
+            bare = (propagation.darkness(np.asarray(shot.sketch[now : now + 1])[0]) < LINE * 255).astype(np.float32)
             share, right = trust.shrunk(bare, rows, columns), trust.shrunk(truth[now] * bare[..., None], rows, columns)
             right /= np.maximum(share, 1e-3)[..., None] * 255
             away = np.linalg.norm(to_lab(offers.colours) - to_lab(right)[:, :, None], axis=3)
@@ -194,7 +194,8 @@ def _worn(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     def one(frame: np.ndarray) -> np.ndarray:
         soft = cv2.resize(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), (w, h), interpolation=cv2.INTER_CUBIC)
         noisy = np.clip(soft + rng.normal(0, grain, (h, w, 1)), 0, 255).astype(np.uint8)
-        return cv2.imdecode(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        coded = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
 
     return np.stack([one(frame) for frame in frames])
 
