@@ -26,6 +26,7 @@ SHADES = 64  # colours that a group of references is told apart by
 MOST_KEYS = 4096  # places of a group that are looked at
 QUERIES = 1024  # places of a drawing compared at once
 POOLED = 0.3  # how much what a closed region agrees on counts, against what each of its places says
+LARGER = 1.25  # times the size at which the matcher looks a second time, at everything mirrored
 
 
 def clip_of(shot: Clip) -> Clip:
@@ -90,7 +91,7 @@ class Carrier:
             if group is None or not at.any():
                 continue
             own = lines if area.mask.all() else lines_in(lines, area.mask)
-            shares = group.shares(self._matcher, _described(self._matcher, own, area.mask, group.seen).places[:, at].T)
+            shares = group.shares(self._matcher, own, area.mask)
             pooled = _pooled(shares, _at_places(regions)[at]).cpu().numpy()
             vote = Vote(at, shares[:, :-1].cpu().numpy(), group.shades, group.alike)
             made[at] = vote.settled(pooled[:, :-1], made[at])
@@ -107,9 +108,9 @@ class Carrier:
         group = self._group(references)
         if group is None:
             return None
-        described = _described(self._matcher, lines, np.ones(lines.shape, bool), group.seen).places
-        shares = group.shares(self._matcher, described.flatten(1).T)[:, :-1].cpu().numpy()
-        return Vote(np.ones(described.shape[1:], bool), shares, group.shades, group.alike, mixed=False)
+        everywhere = np.ones(lines.shape, bool)
+        shares = group.shares(self._matcher, lines, everywhere)[:, :-1].cpu().numpy()
+        return Vote(_at_places(everywhere), shares, group.shades, group.alike, mixed=False)
 
     def _group(self, references: tuple[int, ...]) -> "_Group | None":
         if references not in self._groups:
@@ -122,16 +123,45 @@ class Carrier:
         return self._groups[references]
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """A way in which the matcher looks at drawing and references alike; what it says in each has errors of its own."""
+
+    mirrored: bool
+    scale: float
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """A picture (h, w, ...), uint8 or bool, as it is looked at."""
+        if self.scale != 1:
+            size = (round(picture.shape[1] * self.scale), round(picture.shape[0] * self.scale))
+            how = cv2.INTER_NEAREST if picture.dtype == bool else cv2.INTER_CUBIC
+            picture = cv2.resize(picture.astype(np.uint8), size, interpolation=how).astype(picture.dtype)
+        return np.ascontiguousarray(picture[:, ::-1]) if self.mirrored else picture
+
+    def back(self, places: Float[Tensor, "d y x"], area: Bool[np.ndarray, "h w"]) -> Float[Tensor, "n d"]:
+        """Of places as they were looked at, those that lie on the places of an area of the picture as it is."""
+        found = []
+        for some, size, now in zip(np.nonzero(_at_places(area)), area.shape, places.shape[1:], strict=True):
+            middle = (some * STRIDE + STRIDE / 2) * round(size * self.scale) / size
+            if self.mirrored and len(found) == 1:
+                middle = round(size * self.scale) - middle
+            found.append(torch.from_numpy((middle / STRIDE).clip(0, now - 1).astype(np.int64)))
+        return places[:, *found].T
+
+
+VIEWS = (View(mirrored=False, scale=1.0), View(mirrored=True, scale=LARGER))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Group:
     """References that are looked at together.
 
-    seen: as the matcher sees them. keys: (k, d), described places. shade: (k, m + 1), which of the group's shades each has, the
-    last for what is behind; all sum to 1. shades: (m, 3), in [0, 1]. alike: (m, m), how much a shade counts as another.
+    views: for each of `VIEWS` the references as the matcher sees them, and their described places, (k, d).
+    shade: (k, m + 1), which of the group's shades each place has, the last for what is behind; all sum to 1. shades: (m, 3),
+    in [0, 1]. alike: (m, m), how much a shade counts as another.
     """
 
-    seen: Sequence[Described]
-    keys: Tensor
+    views: Sequence[tuple[Sequence[Described], Tensor]]
     shade: Tensor
     shades: Float[np.ndarray, "m 3"]
     alike: Float[np.ndarray, "m m"]
@@ -141,30 +171,38 @@ class _Group:
         """seen: pictures, where they may be taken from, and whether they show what is behind."""
         places = [_at_places(known) for _, known, _ in seen]
         dense = min(1.0, MOST_KEYS / sum(int(at.sum()) for at in places))
-        views, keys, colours, behind = [], [], [], []
-        for (picture, known, place), at in zip(seen, places, strict=True):
-            # Of each picture as many as of any other of its size, so that their order does not matter.
-            some = np.linspace(0, at.sum() - 1, max(1, round(dense * at.sum()))).round().astype(np.int64)
-            views.append(_described(matcher, picture.lines, known))
-            keys.append(views[-1].places[:, at].T[some])
-            colours.append(_at_places(picture.fills)[at][some])
-            behind.append(np.full(len(some), place))
-        described, every, back = torch.cat(keys), np.concatenate(colours), np.concatenate(behind)
-        shade, shades = np.full(len(every), -1), np.zeros((0, 3), np.float32)
-        shade[~back], shades = _shades(every[~back])
-        share = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float() / len(every)
+        # Of each picture as many as of any other of its size, so that their order does not matter.
+        some = [np.linspace(0, at.sum() - 1, max(1, round(dense * at.sum()))).round().astype(np.int64) for at in places]
+        views = []
+        for view in VIEWS:
+            described = [_described(matcher, view(picture.lines), view(known)) for picture, known, _ in seen]
+            keys = [view.back(of.places, known)[of_it] for of, (_, known, _), of_it in zip(described, seen, some, strict=True)]
+            views.append((described, torch.cat(keys)))
+        every = [_at_places(picture.fills)[at][of_it] for (picture, _, _), at, of_it in zip(seen, places, some, strict=True)]
+        back = np.concatenate([np.full(len(of_it), place) for (_, _, place), of_it in zip(seen, some, strict=True)])
+        colours = np.concatenate(every)
+        shade = np.full(len(colours), -1)
+        shade[~back], shades = _shades(colours[~back])
+        share = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float() / len(colours)
         lab = to_lab(shades)
-        return _Group(views, described, share.to(described.device), shades, alike(lab, lab))
+        return _Group(views, share.to(views[0][1].device), shades, alike(lab, lab))
 
-    def shares(self, matcher: Matcher, queries: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """How likely each place has each shade, and is behind, which comes last; what is missing to 1 is in no reference."""
+    def shares(self, matcher: Matcher, lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> Float[Tensor, "n k"]:
+        """How likely each place in an area of a drawing has each shade, and is behind, which comes last.
+
+        What views say on average; what is missing to 1 is in no reference. lines: the area's, their darkness.
+        """
         found = []
+        for view, (seen, keys) in zip(VIEWS, self.views, strict=True):
+            described = view.back(_described(matcher, view(lines), view(area), seen).places, area)
+            found.append(torch.cat([self._shares(matcher, part, keys) for part in described.split(QUERIES)]))
+        return torch.stack(found).mean(dim=0)
+
+    def _shares(self, matcher: Matcher, queries: Float[Tensor, "n d"], keys: Float[Tensor, "k d"]) -> Float[Tensor, "n m"]:
         with torch.inference_mode():
-            for part in queries.split(QUERIES):
-                fits, nothing = matcher.likeness(part[None], self.keys[None])
-                by_shade = fits[0] @ self.shade
-                found.append(by_shade / (by_shade.sum(1, keepdim=True) + nothing[0, :, None]))
-        return torch.cat(found)
+            fits, nothing = matcher.likeness(queries[None], keys[None])
+            by_shade = fits[0] @ self.shade
+            return by_shade / (by_shade.sum(1, keepdim=True) + nothing[0, :, None])
 
 
 def with_plate(
