@@ -10,7 +10,7 @@ from timecolor import matching, weights
 from timecolor.denoiser import Picture
 from timecolor.finish import Vote, alike, to_lab
 from timecolor.matcher import STRIDE, Matcher, MatcherConfig
-from timecolor.matching import VIEWS, Area, Carrier
+from timecolor.matching import LOOKS, Area, Carrier
 from timecolor.sketch import lines_in
 
 RED, BLUE, GREEN = (200, 40, 40), (40, 40, 200), (40, 160, 60)
@@ -133,29 +133,33 @@ def test_a_place_every_stride_at_any_size(small, size):
     assert small(torch.zeros(1, 2, *size))[0].shape == (1, SMALL.describe, *places)
 
 
-@pytest.mark.parametrize("view", matching.VIEWS)
+def both(look, ramps):
+    return np.stack([look(ramp) for ramp in np.moveaxis(ramps, 2, 0)], axis=2)
+
+
+@pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("size", [(64, 96), (65, 97), (33, 16)])
-def test_places_are_found_again_in_a_view(view, size):
+def test_places_are_found_again_in_a_look(look, size):
     ramps = np.stack(np.meshgrid(*(np.arange(n) for n in size), indexing="ij"), axis=2).astype(np.uint8)
-    seen = torch.from_numpy(matching._at_places(view(ramps)).astype(np.float32)).permute(2, 0, 1)
+    seen = torch.from_numpy(matching._at_places(both(look, ramps)).astype(np.float32)).permute(2, 0, 1)
     area = np.zeros(size, bool)
     area[3:, 2:-5] = True
-    away = view.back(seen, area).numpy() - matching._at_places(ramps)[matching._at_places(area)]
+    away = look.back(seen, area).numpy() - matching._at_places(ramps)[matching._at_places(area)]
     assert np.abs(away).max() <= 2 * STRIDE
     assert np.abs(away.mean(axis=0)).max() <= 1
 
 
-def test_what_views_say_is_averaged(small, monkeypatch):
+def test_what_looks_say_is_averaged(small, monkeypatch):
     shown, _ = picture()
     _, lines, _ = figure(at=(100, 84))
 
-    def shares(*views):
-        monkeypatch.setattr(matching, "VIEWS", views)
+    def shares(*looks):
+        monkeypatch.setattr(matching, "LOOKS", looks)
         return Carrier(small, [shown], [np.ones((160, 240), bool)]).vote(lines, (0,)).shares
 
-    plain, mirrored = (shares(view) for view in VIEWS)
+    plain, mirrored = (shares(look) for look in LOOKS)
     assert np.abs(plain - mirrored).max() > 1e-3
-    assert np.allclose(shares(*VIEWS), (plain + mirrored) / 2, atol=1e-6)
+    assert np.allclose(shares(*LOOKS), (plain + mirrored) / 2, atol=1e-6)
 
 
 def test_what_is_found_does_not_depend_on_what_was_asked_before(small):

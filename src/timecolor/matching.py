@@ -26,7 +26,6 @@ SHADES = 64  # colours that a group of references is told apart by
 MOST_KEYS = 4096  # places of a group that are looked at
 QUERIES = 1024  # places of a drawing compared at once
 POOLED = 0.3  # how much what a closed region agrees on counts, against what each of its places says
-LARGER = 1.25  # times the size at which the matcher looks a second time, at everything mirrored
 
 
 def clip_of(shot: Clip) -> Clip:
@@ -124,44 +123,53 @@ class Carrier:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """A way in which the matcher looks at drawing and references alike; what it says in each has errors of its own."""
+class Look:
+    """A way in which the matcher looks at drawing and references alike. scale: times their size."""
 
     mirrored: bool
     scale: float
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """A picture (h, w, ...), uint8 or bool, as it is looked at."""
+        """A picture (h, w), uint8 or bool, as it is looked at."""
         if self.scale != 1:
-            size = (round(picture.shape[1] * self.scale), round(picture.shape[0] * self.scale))
+            height, width = (self._looked_at(size) for size in picture.shape[:2])
             how = cv2.INTER_NEAREST if picture.dtype == bool else cv2.INTER_CUBIC
-            picture = cv2.resize(picture.astype(np.uint8), size, interpolation=how).astype(picture.dtype)
+            picture = cv2.resize(picture.astype(np.uint8), (width, height), interpolation=how).astype(picture.dtype)
         return np.ascontiguousarray(picture[:, ::-1]) if self.mirrored else picture
 
     def back(self, places: Float[Tensor, "d y x"], area: Bool[np.ndarray, "h w"]) -> Float[Tensor, "n d"]:
         """Of places as they were looked at, those that lie on the places of an area of the picture as it is."""
-        found = []
-        for some, size, now in zip(np.nonzero(_at_places(area)), area.shape, places.shape[1:], strict=True):
-            middle = (some * STRIDE + STRIDE / 2) * round(size * self.scale) / size
-            if self.mirrored and len(found) == 1:
-                middle = round(size * self.scale) - middle
-            found.append(torch.from_numpy((middle / STRIDE).clip(0, now - 1).astype(np.int64)))
-        return places[:, *found].T
+
+        def middle(some: np.ndarray, size: int) -> np.ndarray:
+            return (some + 0.5) * STRIDE * self._looked_at(size) / size
+
+        (height, width), (y, x) = area.shape, np.nonzero(_at_places(area))
+        down, along = middle(y, height), middle(x, width)
+        if self.mirrored:
+            along = self._looked_at(width) - along
+        row, column = (
+            (at / STRIDE).clip(0, now - 1).astype(np.int64) for at, now in zip((down, along), places.shape[1:], strict=True)
+        )
+        return places[:, torch.from_numpy(row), torch.from_numpy(column)].T
+
+    def _looked_at(self, size: int) -> int:
+        return round(size * self.scale)
 
 
-VIEWS = (View(mirrored=False, scale=1.0), View(mirrored=True, scale=LARGER))
+# What it says in each has errors of its own, so the mean of both errs less.
+LOOKS = (Look(mirrored=False, scale=1.0), Look(mirrored=True, scale=1.25))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Group:
     """References that are looked at together.
 
-    views: for each of `VIEWS` the references as the matcher sees them, and their described places, (k, d).
+    looks: for each of `LOOKS` the references as the matcher sees them, and their described places, (k, d).
     shade: (k, m + 1), which of the group's shades each place has, the last for what is behind; all sum to 1. shades: (m, 3),
     in [0, 1]. alike: (m, m), how much a shade counts as another.
     """
 
-    views: Sequence[tuple[Sequence[Described], Tensor]]
+    looks: Sequence[tuple[Sequence[Described], Tensor]]
     shade: Tensor
     shades: Float[np.ndarray, "m 3"]
     alike: Float[np.ndarray, "m m"]
@@ -173,11 +181,11 @@ class _Group:
         dense = min(1.0, MOST_KEYS / sum(int(at.sum()) for at in places))
         # Of each picture as many as of any other of its size, so that their order does not matter.
         some = [np.linspace(0, at.sum() - 1, max(1, round(dense * at.sum()))).round().astype(np.int64) for at in places]
-        views = []
-        for view in VIEWS:
-            described = [_described(matcher, view(picture.lines), view(known)) for picture, known, _ in seen]
-            keys = [view.back(of.places, known)[of_it] for of, (_, known, _), of_it in zip(described, seen, some, strict=True)]
-            views.append((described, torch.cat(keys)))
+        looks = []
+        for look in LOOKS:
+            described = [_described(matcher, look(picture.lines), look(known)) for picture, known, _ in seen]
+            keys = [look.back(of.places, known)[of_it] for of, (_, known, _), of_it in zip(described, seen, some, strict=True)]
+            looks.append((described, torch.cat(keys)))
         every = [_at_places(picture.fills)[at][of_it] for (picture, _, _), at, of_it in zip(seen, places, some, strict=True)]
         back = np.concatenate([np.full(len(of_it), place) for (_, _, place), of_it in zip(seen, some, strict=True)])
         colours = np.concatenate(every)
@@ -185,16 +193,16 @@ class _Group:
         shade[~back], shades = _shades(colours[~back])
         share = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float() / len(colours)
         lab = to_lab(shades)
-        return _Group(views, share.to(views[0][1].device), shades, alike(lab, lab))
+        return _Group(looks, share.to(looks[0][1].device), shades, alike(lab, lab))
 
     def shares(self, matcher: Matcher, lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> Float[Tensor, "n k"]:
         """How likely each place in an area of a drawing has each shade, and is behind, which comes last.
 
-        What views say on average; what is missing to 1 is in no reference. lines: the area's, their darkness.
+        What looks say on average; what is missing to 1 is in no reference. lines: the area's, their darkness.
         """
         found = []
-        for view, (seen, keys) in zip(VIEWS, self.views, strict=True):
-            described = view.back(_described(matcher, view(lines), view(area), seen).places, area)
+        for look, (seen, keys) in zip(LOOKS, self.looks, strict=True):
+            described = look.back(_described(matcher, look(lines), look(area), seen).places, area)
             found.append(torch.cat([self._shares(matcher, part, keys) for part in described.split(QUERIES)]))
         return torch.stack(found).mean(dim=0)
 
