@@ -119,3 +119,12 @@ def test_exchanged_references_are_counted(model, tmp_path):
     for shares in (figures["plain"], figures["swapped"]):
         assert shares["named"] > 2 * shares["other"] > 0
         assert shares["strange"] < 0.5
+
+
+def test_the_finish_is_timed_in_every_frame(model, tmp_path):
+    printed, figures = run("finish", model, tmp_path)
+    assert [case["form"] for case in figures["cases"]] == ["start frame", "multi-reference"]
+    for case in figures["cases"]:
+        assert len(case["all_finish_s"]) == 3
+        assert 0 < case["finish_s"] < case["shot_s_a_frame"]
+    assert "| 160x96" in printed
