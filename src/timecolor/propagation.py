@@ -75,9 +75,8 @@ def _leads(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def resized(flow: Float[np.ndarray, "h w 2"], height: int, width: int) -> Float[np.ndarray, "y x 2"]:
     """A flow for pictures of another size."""
-    found = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
-    found *= np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
-    return found
+    scale = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
+    return cv2.resize(flow * scale, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def darkness(drawing: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
