@@ -19,6 +19,7 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/finish.py
 
 # pip 25.1 is the first that knows dependency groups. constraints.txt takes the CPU build of torch.
 $(VENV)/.installed: Makefile pyproject.toml constraints.txt
