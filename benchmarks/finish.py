@@ -1,17 +1,16 @@
 """The finish at 1080p and 4K: seconds a frame within a whole run of the embedded model, by a coloured frame and by references."""
 
 import sys
-import time
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 import numpy as np
 import record
+from speed import scene, timed, wanted
 
-from timecolor.colorize import ColorizeOptions, Colorizer
+from timecolor.colorize import Colorizer
 from timecolor.finish import Finisher
-from timecolor.world import HELD_OUT_SEED, World
 from timecolor.world.scene import ReferenceForm
 
 SIZES = ((1080, 1920), (2160, 3840))
@@ -22,23 +21,19 @@ FORMS: tuple[ReferenceForm, ...] = ("start frame", "multi-reference")
 
 def measure(colorizer: Colorizer, size: tuple[int, int], form: ReferenceForm, options) -> dict[str, Any]:
     """A drawn shot with two characters and a new drawing in every frame: seconds of each call of the finish, and of all."""
-    world = World(HELD_OUT_SEED, *size, FRAMES)
-    drawn = next(s for i in range(options.seed, options.seed + 1000) if (s := world.shot(i)).characters == 2 and s.hold == 1)
-    shot, _ = drawn.to_shot(form)
+    shot, _ = scene(*size, FRAMES, options.seed).to_shot(form)
+    how = wanted(options)
     seconds: list[float] = []
     plain = Finisher.__call__
 
     def watched(self: Finisher, *given: Any) -> np.ndarray:
-        started = time.perf_counter()
-        frame = plain(self, *given)
-        seconds.append(time.perf_counter() - started)
+        took, frame = timed(lambda: plain(self, *given))
+        seconds.append(took)
         return frame
 
     Finisher.__call__ = watched
     try:
-        started = time.perf_counter()
-        frames = colorizer.colorize(shot, ColorizeOptions(seed=options.seed, size=32 if options.quick else None))
-        total = time.perf_counter() - started
+        total, frames = timed(lambda: colorizer.colorize(shot, how))
     finally:
         Finisher.__call__ = plain
     assert frames.shape == (FRAMES, *size, 3)

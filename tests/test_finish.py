@@ -431,6 +431,35 @@ def test_a_plate_is_carried_along_a_flow_of_any_size():
     assert np.abs(carried - truth).mean() < 0.5 * np.abs(still - truth).mean()
 
 
+def test_where_plates_meet_their_shares_sum_to_one():
+    """The fills and what each plate adds to them, in float and in any order."""
+    rng = np.random.default_rng(0)
+    fills = np.full((64, 96, 3), 120, np.uint8)
+    # Near the model's colours in cells of 8, some within what agrees, some in between, some beyond.
+    pictures = [
+        np.kron(120 + rng.integers(0, 24, (8, 12, 1)), np.ones((8, 8, 3))).astype(np.uint8)
+        + np.uint8(40 * i) * (rng.random((64, 96, 1)) < 0.02)
+        for i in range(3)
+    ]
+    cells = np.full((16, 24, 3), 120 / 255, np.float32)
+    shares, best = [], []
+    ours = cells * 255
+    for picture in pictures:
+        small = cv2.resize(picture, (24, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
+        best.append(np.abs(ours - cv2.GaussianBlur(small, (0, 0), 0.7)).max(axis=2))
+    nearest = np.argmin(best, axis=0)
+    expected = fills.astype(np.float64)
+    for i, (away, picture) in enumerate(zip(best, pictures, strict=True)):
+        agree = np.clip((finish_module.OTHER - away) / (finish_module.OTHER - finish_module.SAME), 0, 1) * (nearest == i)
+        shares.append(cv2.resize(agree, (96, 64), interpolation=cv2.INTER_LINEAR))
+        expected += shares[-1][..., None] * (picture.astype(np.float64) - fills)
+    found = fills.copy()
+    finish_module._take_detail(found, cells, [finish_module.Plate(p) for p in pictures], np.ones((64, 96), bool), None)
+    assert min(share.max() for share in shares) == 1
+    assert (sum(share > 0.1 for share in shares) > 1).any()
+    assert np.abs(found - expected).max() <= 1.6  # each of three plates is rounded
+
+
 def test_a_frame_gives_its_detail_without_its_lines():
     image = np.full((120, 180, 3), 200, np.uint8)
     image[:, 90:92] = 0
