@@ -109,6 +109,23 @@ def test_sharp_corner_belongs_to_its_own_region():
 # Lines
 
 
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.1, 0.9, 1.0])
+def test_every_pixel_takes_a_label_as_near_as_any_and_labels_stay(share):
+    rng = np.random.default_rng(1)
+    labels = np.where(rng.random((40, 61)) < share, rng.integers(1, 9, (40, 61)), 0).astype(np.int32)
+    found = finish_module.nearest(labels)
+    assert np.array_equal(found[labels > 0], labels[labels > 0])
+    if not labels.any():
+        assert not found.any()
+        return
+    at = np.argwhere(labels)
+    yx = np.argwhere(np.ones(labels.shape, bool))
+    away = np.linalg.norm(yx[:, None] - at[None], axis=2)
+    taken = np.where(labels[tuple(at.T)] == found.reshape(-1, 1), away, np.inf).min(axis=1)
+    # OpenCV's distances are sums of steps of a 5 by 5 mask, which are off by 2 % at most.
+    assert (taken <= away.min(axis=1) * 1.025 + 1e-6).all()
+
+
 @pytest.mark.parametrize("line", [BLACK, (220, 30, 30), (40, 60, 230)])
 @pytest.mark.parametrize("fill", ["flat", "smooth", "auto"])
 def test_lines_are_the_sketch_itself_and_bare_paper_the_fill(line, fill):

@@ -301,9 +301,10 @@ def _take_detail(
     size = (min(colours.shape[1], w), min(colours.shape[0], h))
     ours = cv2.GaussianBlur(cv2.resize(colours.astype(np.float32) * 255, size, interpolation=cv2.INTER_AREA), (0, 0), 0.7)
     differences, shown = [], []
+    bound = {plate.labels for plate in plates}
+    mine = {its: where if its is None or labels is None else where & np.isin(labels, list(its)) for its in bound}
     for plate in plates:
-        mine = where if plate.labels is None or labels is None else where & np.isin(labels, list(plate.labels))
-        shown.append(cv2.copyTo(plate.picture, mine.view(np.uint8), fills.copy()))
+        shown.append(cv2.copyTo(plate.picture, mine[plate.labels].view(np.uint8), fills.copy()))
         theirs = cv2.GaussianBlur(cv2.resize(shown[-1], size, interpolation=cv2.INTER_AREA).astype(np.float32), (0, 0), 0.7)
         differences.append(_largest(cv2.absdiff(ours, theirs)))
     best = np.argmin(differences, axis=0)
@@ -311,9 +312,9 @@ def _take_detail(
     # The weight of what is mixed so far; shares of neighbouring cells meet in between, and all sum to 1 at most.
     weight = cv2.resize(1 - np.sum(agree, axis=0), (w, h), interpolation=cv2.INTER_LINEAR)
     mixed = fills
-    for mine, picture in zip(agree, shown, strict=True):
-        if mine.any():
-            share = cv2.resize(mine, (w, h), interpolation=cv2.INTER_LINEAR)
+    for agreeing, picture in zip(agree, shown, strict=True):
+        if agreeing.any():
+            share = cv2.resize(agreeing, (w, h), interpolation=cv2.INTER_LINEAR)
             mixed = cv2.blendLinear(mixed, picture, weight, share)
             weight += share
     fills[:] = mixed
@@ -324,7 +325,9 @@ def _even_out(
 ) -> None:
     """Give flat regions that mostly lie in a picture's place (h, w) the mean of what they show of it, where that is shown."""
     count = len(loose)
-    size, inside, seen = (np.bincount(areas[x], minlength=count) for x in (np.ones_like(at), at, shown))
+    runs, pixels = _runs(areas, at, shown)
+    of = areas.ravel()[runs]
+    size, inside, seen = (np.bincount(of, pixels * x, count) for x in (1, at.ravel()[runs], shown.ravel()[runs]))
     mine = ~loose & (inside > size / 2) & (seen > 0)
     part = shown & mine[areas]
     of = areas[part]
@@ -424,8 +427,9 @@ def _bound(
     if labels is None:
         values, own = np.zeros(1, np.int64), np.zeros(count, np.int64)
     else:
-        values, index = np.unique(labels, return_inverse=True)
-        votes = np.bincount(areas.ravel() * np.int64(len(values)) + index.ravel(), minlength=count * len(values))
+        at, pixels = _runs(areas, labels)
+        values, index = np.unique(labels.ravel()[at], return_inverse=True)
+        votes = np.bincount(areas.ravel()[at] * np.int64(len(values)) + index, pixels, count * len(values))
         own = votes.reshape(count, -1).argmax(axis=1)
     for i, value in enumerate(values):
         known = palette if labels is None else palettes.get(int(value), palette)
@@ -527,11 +531,11 @@ class _Ink:
     def over(self, fills: np.ndarray) -> np.ndarray:
         """The ink on top of the fills, uint8 (h, w, 3): the sketch itself where it is opaque, the fills where it is bare."""
         out = fills.copy()
-        inked = self.opacity > 0
-        a = self.opacity[inked][:, None]
-        line = self.sketch[inked]
-        ink = np.clip(self.paper + (line - self.paper) * self.stretch[inked][:, None], 0, 255)
-        out[inked] = np.where(a >= 1, line, (a * ink + (1 - a) * fills[inked] + 0.5).astype(np.uint8))
+        inked = np.flatnonzero(self.opacity)
+        a, stretch = (x.ravel()[inked, None] for x in (self.opacity, self.stretch))
+        line, below = (x.reshape(-1, 3)[inked] for x in (self.sketch, fills))
+        ink = np.clip(self.paper + (line - self.paper) * stretch, 0, 255)
+        out.reshape(-1, 3)[inked] = np.where(a >= 1, line, (a * ink + (1 - a) * below + 0.5).astype(np.uint8))
         return out
 
 
@@ -590,9 +594,10 @@ def _grow(labels: np.ndarray, free: np.ndarray, smallest: float) -> np.ndarray:
     count, parts, sizes = found[0], np.asarray(found[1], np.int32), found[2][:, cv2.CC_STAT_AREA]
     known = int(labels.max())
     part_of = np.zeros(known + 1, np.int32)
-    # Free parts only grow from step to step, so every pixel of a label names the same part.
+    # Free parts only grow from step to step, so every pixel of a label names the same part: one of each run is enough.
     if known:
-        part_of[labels] = parts
+        at, _ = _runs(labels)
+        part_of[labels.ravel()[at]] = parts.ravel()[at]
     inside = np.bincount(part_of[1:], minlength=count)
     owner = np.zeros(count, np.int32)
     owner[part_of[1:]] = np.arange(1, known + 1)
@@ -604,24 +609,43 @@ def _grow(labels: np.ndarray, free: np.ndarray, smallest: float) -> np.ndarray:
     grown = owner[parts]
     if contested.any():
         gap = contested[parts]
-        held = np.where(gap, labels, 0)
-        near = nearest(held)
+        np.copyto(grown, labels, where=gap)
+        at = np.flatnonzero(gap & (labels == 0))
+        near = _nearest(np.where(gap, labels, 0), at)
         # A neighbour seen across a line is no neighbour.
-        np.copyto(grown, np.where(part_of[near] == parts, near, held), where=gap)
+        grown.ravel()[at] = np.where(part_of[near] == parts.ravel()[at], near, 0)
     return grown
 
 
 def nearest(labels: np.ndarray) -> np.ndarray:
     """Every pixel without a label (0) takes the nearest one's."""
-    empty = labels == 0
-    if not empty.any():
-        return labels
-    found = cv2.distanceTransformWithLabels(empty.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    index = np.asarray(found[1], np.int32)
-    seen = np.flatnonzero(~empty)
-    lookup = np.zeros(int(index.max()) + 1, np.int32)
-    lookup[index.ravel()[seen]] = labels.ravel()[seen]
-    return lookup[index]
+    filled, at = labels.copy(), np.flatnonzero(labels == 0)
+    filled.ravel()[at] = _nearest(labels, at)
+    return filled
+
+
+def _nearest(labels: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The labels nearest to pixels (flat indices) that have none (0); 0 where there is none at all."""
+    empty = (labels == 0).astype(np.uint8)
+    # What is nearest to others lies beside them.
+    rim = np.flatnonzero(cv2.dilate(empty, np.ones((3, 3), np.uint8)) > empty)
+    if not len(rim):
+        return np.zeros(len(at), labels.dtype)
+    found = cv2.distanceTransformWithLabels(empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    index = np.asarray(found[1], np.int32).ravel()
+    lookup = np.zeros(int(index[rim].max()) + 1, labels.dtype)
+    lookup[index[rim]] = labels.ravel()[rim]
+    return lookup[index[at]]
+
+
+def _runs(*pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where (flat indices) any of these pictures (h, w) differs from the pixel before, and how many are alike from there on."""
+    starts = np.ones(pictures[0].shape, bool)
+    starts[:, 1:] = pictures[0][:, 1:] != pictures[0][:, :-1]
+    for picture in pictures[1:]:
+        starts[:, 1:] |= picture[:, 1:] != picture[:, :-1]
+    at = np.flatnonzero(starts)
+    return at, np.diff(at, append=starts.size)
 
 
 # The model's cells
@@ -750,12 +774,10 @@ def _overlaps(areas: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np
     (h, w), (rows, columns) = areas.shape, shape
     row = (np.arange(h) * 2 + 1) * rows // (2 * h)
     column = (np.arange(w) * 2 + 1) * columns // (2 * w)
-    starts = np.ones((h, w), bool)
-    starts[:, 1:] = (areas[:, 1:] != areas[:, :-1]) | (column[1:] != column[:-1])
-    at = np.flatnonzero(starts)
+    at, pixels = _runs(areas, np.broadcast_to(column, (h, w)))
     key = (row[at // w] * columns + column[at % w]) * (int(areas.max()) + 1) + areas.ravel()[at]
     keys, inverse = np.unique(key, return_inverse=True)
-    return keys, np.bincount(inverse, weights=np.diff(at, append=h * w))
+    return keys, np.bincount(inverse, weights=pixels)
 
 
 def _offers(
