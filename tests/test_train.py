@@ -23,8 +23,8 @@ CPU = torch.device("cpu")
 PARTS = ("clean", "sketch", "references", "bits", "character")
 
 
-def learn(preset: Preset, folder: Path, minutes: float | None = None) -> Iterator[Report]:
-    return train(Denoising(preset, CPU), folder, minutes)
+def learn(preset: Preset, folder: Path, minutes: float | None = None, init: Path | None = None) -> Iterator[Report]:
+    return train(Denoising(preset, CPU), folder, minutes, init)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -70,6 +70,27 @@ def test_a_finished_run_stays_as_it_is(tmp_path):
 def test_minutes_stop_with_a_checkpoint(tmp_path):
     assert [r.step for r in learn(DEBUG, tmp_path, minutes=0.0)] == [1]
     assert [r.step for r in learn(DEBUG, tmp_path)] == [2, 3, 4]
+
+
+def test_weights_part_of_the_way_lie_between_those_before_and_the_runs_own(tmp_path):
+    list(learn(DEBUG, tmp_path / "before"))
+    before = tmp_path / "before" / "toon.safetensors"
+    further = replace(DEBUG, seed=1, rate=1e-2)
+    list(learn(further, tmp_path / "own", init=before))
+    part = replace(further, moved=0.25)
+    assert [r.step for r in learn(part, tmp_path / "part", minutes=0.0, init=before)] == [1]
+    list(learn(part, tmp_path / "part", init=before))  # resumed, so what lies before is not what the checkpoint has
+    first, own, found = (
+        weights.read(path)[0] for path in (before, *(tmp_path / x / "toon.safetensors" for x in ("own", "part")))
+    )
+    moves = 0.0
+    for key, value in found.items():
+        a, b = first[key].float(), own[key].float()
+        assert torch.allclose(value.float(), a + 0.25 * (b - a), rtol=2e-3, atol=1e-5), key
+        moves = max(moves, float((b - a).abs().max()))
+    assert moves > 0.01
+    with pytest.raises(ValueError, match="give them, --init, each time"):
+        next(learn(part, tmp_path / "part"))
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"rate": 1e-3}, {"model": replace(DEBUG.model, layers=3)}])

@@ -73,14 +73,21 @@ def train(lesson: Lesson, folder: Path, minutes: float | None = None, init: Path
 
     minutes: stop with a checkpoint after this long (None = at the last step). init: weights to start a new run from; parts that
     they do not have start at random. Raises FloatingPointError where the loss is not finite, and ValueError where the folder
-    holds a run of another preset or the weights are of another width.
+    holds a run of another preset, the weights are of another width, or there are none and the preset's `moved` is below 1.
     """
     started, preset = time.monotonic(), lesson.preset
+    if preset.moved < 1 and init is None:
+        raise ValueError(f"what this run writes lies {preset.moved} of the way from other weights; give them, --init, each time")
     _write_config(preset, folder)
     if init is not None:
         lesson.fill_in(init)
     model = lesson.model
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    before = {k: v.clone() for k, v in average.items()} if preset.moved < 1 else None
+
+    def written() -> dict[str, Tensor]:
+        return average if before is None else {k: v.lerp(average[k], preset.moved) for k, v in before.items()}
+
     optimizers = lesson.optimizers()
     state = folder / "checkpoints" / "last.safetensors"
     start = _restore(state, model, average, optimizers) if state.exists() else 0
@@ -115,7 +122,7 @@ def train(lesson: Lesson, folder: Path, minutes: float | None = None, init: Path
         done = step + 1
         late = minutes is not None and time.monotonic() - started > minutes * 60
         last = done == preset.steps or late
-        held_out = _measured(lesson, average) if done % preset.validate_every == 0 or last else None
+        held_out = _measured(lesson, written()) if done % preset.validate_every == 0 or last else None
         if done % preset.log_every == 0 or last:
             seconds = time.monotonic() - since
             report = Report(done, preset.steps, float(torch.stack(losses).mean()), rate, seconds, held_out)
@@ -126,7 +133,7 @@ def train(lesson: Lesson, folder: Path, minutes: float | None = None, init: Path
             report = None
         if done % preset.checkpoint_every == 0 or last:
             _save(state, done, model, average, optimizers)
-            lesson.save(folder / f"{lesson.name}.safetensors", average, done)
+            lesson.save(folder / f"{lesson.name}.safetensors", written(), done)
         if report is not None:
             yield report
         if late:
@@ -135,7 +142,7 @@ def train(lesson: Lesson, folder: Path, minutes: float | None = None, init: Path
 
 @torch.no_grad()
 def _measured(lesson: Lesson, average: dict[str, Tensor]) -> dict[str, float]:
-    """The lesson's measures of the averaged weights."""
+    """The lesson's measures of the weights that it writes."""
     kept = {k: v.detach().clone() for k, v in lesson.model.state_dict().items()}
     lesson.model.load_state_dict(average)
     found = lesson.measured()

@@ -32,13 +32,18 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What every run of the loop has. steps: its length; the learning rate falls to 0 over the last `cooldown` of it."""
+    """What every run of the loop has.
+
+    steps: its length; the learning rate falls to 0 over the last `cooldown` of it. moved: how far from the weights that it
+    started from to its own average lie those that it writes and measures; 1 = they are its own.
+    """
 
     steps: int = 4_000
     rate: float = 2e-3
     warmup: int = 100
     cooldown: float = 0.3
     ema: float = 0.997
+    moved: float = 1.0
     seed: int = 0
     workers: int = 1
     checkpoint_every: int = 250
@@ -167,6 +172,18 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     # From those: a fifth of the scenes are drawings by other hands, and parts come much larger or smaller than in the shot.
     "matcher-mixed": replace(
         _AT_SIZE, model=MatcherConfig(attention=2), art=0.2, zoom=(0.4, 2.0), rate=1e-3, cooldown=0.6, seed=4
+    ),
+    # And on, at a lower rate and with more places of each scene asked for; half way it knows best what it knew before.
+    "matcher-longer-mixed": replace(
+        _AT_SIZE,
+        model=MatcherConfig(attention=2),
+        art=0.2,
+        zoom=(0.4, 2.0),
+        queries=768,
+        rate=7e-4,
+        cooldown=0.7,
+        moved=0.5,
+        seed=5,
     ),
     "debug-matcher": _DEBUG_MATCHER,
     "debug-mixed": replace(_DEBUG_MATCHER, art=0.5),
