@@ -106,9 +106,6 @@ def test_sharp_corner_belongs_to_its_own_region():
     assert (found[125:, :60] == found[0, 0]).all()
 
 
-# Lines
-
-
 @pytest.mark.parametrize("share", [0.0, 0.002, 0.1, 0.9, 1.0])
 def test_every_pixel_takes_a_label_as_near_as_any_and_labels_stay(share):
     rng = np.random.default_rng(1)
@@ -124,6 +121,9 @@ def test_every_pixel_takes_a_label_as_near_as_any_and_labels_stay(share):
     taken = np.where(labels[tuple(at.T)] == found.reshape(-1, 1), away, np.inf).min(axis=1)
     # OpenCV's distances are sums of steps of a 5 by 5 mask, which are off by 2 % at most.
     assert (taken <= away.min(axis=1) * 1.025 + 1e-6).all()
+
+
+# Lines
 
 
 @pytest.mark.parametrize("line", [BLACK, (220, 30, 30), (40, 60, 230)])

@@ -91,6 +91,8 @@ def test_weights_part_of_the_way_lie_between_those_before_and_the_runs_own(tmp_p
     assert moves > 0.01
     with pytest.raises(ValueError, match="give them, --init, each time"):
         next(learn(part, tmp_path / "part"))
+    with pytest.raises(ValueError, match=r"moved is 1\.5; give more than 0 and at most 1"):
+        replace(part, moved=1.5)
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"rate": 1e-3}, {"model": replace(DEBUG.model, layers=3)}])

@@ -141,10 +141,10 @@ def train(lesson: Lesson, folder: Path, minutes: float | None = None, init: Path
 
 
 @torch.no_grad()
-def _measured(lesson: Lesson, average: dict[str, Tensor]) -> dict[str, float]:
-    """The lesson's measures of the weights that it writes."""
+def _measured(lesson: Lesson, state: dict[str, Tensor]) -> dict[str, float]:
+    """The lesson's measures of these weights."""
     kept = {k: v.detach().clone() for k, v in lesson.model.state_dict().items()}
-    lesson.model.load_state_dict(average)
+    lesson.model.load_state_dict(state)
     found = lesson.measured()
     lesson.model.load_state_dict(kept)
     return found

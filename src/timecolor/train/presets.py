@@ -54,6 +54,8 @@ class Run:
     def __post_init__(self) -> None:
         if self.seed == HELD_OUT_SEED:
             raise ValueError(f"seed {self.seed} is the held-out world's; give another")
+        if not 0 < self.moved <= 1:
+            raise ValueError(f"moved is {self.moved}; give more than 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,9 @@ _AT_SIZE = replace(
     checkpoint_every=50,
 )
 
+# A fifth of the scenes are drawings by other hands, and parts come much larger or smaller than in the shot.
+_MIXED = replace(_AT_SIZE, model=MatcherConfig(attention=2), art=0.2, zoom=(0.4, 2.0))
+
 _BRIEF: dict[str, Any] = {
     "steps": 4,
     "warmup": 1,
@@ -169,22 +174,10 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     ),
     # A drawing looks at what it is compared with.
     "matcher-attention": replace(_AT_SIZE, model=MatcherConfig(attention=2), cooldown=0.6, seed=3),
-    # From those: a fifth of the scenes are drawings by other hands, and parts come much larger or smaller than in the shot.
-    "matcher-mixed": replace(
-        _AT_SIZE, model=MatcherConfig(attention=2), art=0.2, zoom=(0.4, 2.0), rate=1e-3, cooldown=0.6, seed=4
-    ),
+    # From those.
+    "matcher-mixed": replace(_MIXED, rate=1e-3, cooldown=0.6, seed=4),
     # And on, at a lower rate and with more places of each scene asked for; half way it knows best what it knew before.
-    "matcher-longer-mixed": replace(
-        _AT_SIZE,
-        model=MatcherConfig(attention=2),
-        art=0.2,
-        zoom=(0.4, 2.0),
-        queries=768,
-        rate=7e-4,
-        cooldown=0.7,
-        moved=0.5,
-        seed=5,
-    ),
+    "matcher-longer-mixed": replace(_MIXED, queries=768, rate=7e-4, cooldown=0.7, moved=0.5, seed=5),
     "debug-matcher": _DEBUG_MATCHER,
     "debug-mixed": replace(_DEBUG_MATCHER, art=0.5),
 }
