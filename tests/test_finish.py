@@ -123,6 +123,17 @@ def test_every_pixel_takes_a_label_as_near_as_any_and_labels_stay(share):
     assert (taken <= away.min(axis=1) * 1.025 + 1e-6).all()
 
 
+def test_a_label_does_not_grow_across_a_line():
+    free = np.ones((1, 21), bool)
+    free[0, 5] = False
+    labels = np.zeros((1, 21), np.int32)
+    labels[0, [0, 1, 6, 20]] = 1, 2, 3, 4
+    grown = finish_module._grow(labels, free, 0.0)
+    # The fifth pixel is nearer to 3, which lies beyond the line, so it stays open; so does the line.
+    assert grown[0, :7].tolist() == [1, 2, 2, 2, 0, 0, 3]
+    assert (grown[0, 7:] > 2).all()
+
+
 # Lines
 
 
