@@ -185,6 +185,21 @@ def test_shares_sum_to_one_with_nothing_and_do_not_depend_on_how_densely_a_refer
     assert torch.maximum(fits.amax(2), nothing).allclose(torch.ones(1, 5))
 
 
+@pytest.mark.parametrize("values", [3, 21])
+def test_what_places_are_told_is_their_likeness_times_values_with_nothing_among_them(values):
+    torch.manual_seed(0)
+    small, generator = Matcher(SMALL), torch.Generator().manual_seed(1)
+    queries, keys = 3 * torch.randn(5, 8, generator=generator), torch.randn(7, 8, generator=generator)
+    said = torch.rand(7, values, generator=generator)
+    with torch.no_grad():
+        small.nothing_bias.fill_(0.7)
+        fits, nothing = small.likeness(queries[None], keys[None])
+        told = small.told(queries, keys, said)
+        fits = fits[0] / 7
+        torch.testing.assert_close(told, fits @ said / (fits.sum(1) + nothing[0])[:, None])
+        torch.testing.assert_close(small.told(queries, keys.repeat(3, 1), said.repeat(3, 1)), told)
+
+
 def test_an_area_is_described_as_the_piece_that_holds_it(small):
     picture = torch.zeros(2, 96, 160)
     picture[0, 20:60:5, 50:101:7], picture[1, 24:60, 52:100] = 1, 1

@@ -5,6 +5,7 @@ every second pixel, so that nothing need be closed, and is asked through a softm
 model's pointer is.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,11 +28,15 @@ WAVES = 4  # by which attention is told where in its picture a token is, an axis
 
 @dataclass(frozen=True, slots=True)
 class MatcherConfig:
-    """widths: channels at strides 2, 4, 8 ...; describe: numbers to a place; attention: layers of it."""
+    """widths: channels at strides 2, 4, 8 ...; describe: numbers to a place; attention: layers of it.
+
+    refined: whether maps between the deepest and the finest have a residual block more and describe places themselves too.
+    """
 
     widths: tuple[int, ...] = (32, 64, 128, 192, 256)
     describe: int = 64
     attention: int = 0
+    refined: bool = False
 
 
 class Described(NamedTuple):
@@ -60,6 +65,11 @@ class Matcher(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in ups)
         self.join = nn.ModuleList(_Conv(b, b) for _, b in ups)
         self.attention = nn.ModuleList(_Attention(widths[-2]) for _ in range(config.attention))
+        between = widths[-2:0:-1] if config.refined else ()
+        self.refine = nn.ModuleList(_Residual(b, silent=True) for b in between)
+        self.coarse = nn.ModuleList(nn.Conv2d(b, config.describe, 1, bias=False) for b in between)
+        for coarse in self.coarse:
+            nn.init.zeros_(coarse.weight)
         self.head = nn.Conv2d(widths[0], config.describe, 1)
         self.scale = nn.Parameter(torch.tensor(2.5))
         self.nothing = nn.Parameter(torch.randn(config.describe))
@@ -80,12 +90,18 @@ class Matcher(nn.Module):
             seen.append(x)
             x = down(x)
         tokens: list[Tensor] = []
+        described = None
         for i, (up, join) in enumerate(zip(self.up, self.join, strict=True)):
             beside = seen.pop()
-            x = join(beside + F.interpolate(up(x), size=beside.shape[-2:], mode="bilinear"))
+            x = join(beside + _widened(up(x), beside))
             if not i:
                 x, tokens = self._attended(x, references)
-        return self.head(x), tokens
+            if i < len(self.refine):
+                x = self.refine[i](x)
+                coarse = self.coarse[i](x)
+                described = coarse if described is None else coarse + _widened(described, coarse)
+        found = self.head(x)
+        return found if described is None else found + _widened(described, found), tokens
 
     def _attended(self, x: Tensor, references: Sequence[Described]) -> tuple[Tensor, list[Tensor]]:
         own, where, tokens = x.flatten(2).mT, _waves(*x.shape[2:]).to(x), []
@@ -123,6 +139,24 @@ class Matcher(nn.Module):
             most = torch.maximum(fits.amax(2), none).detach()
             return (fits - most[..., None]).exp(), (none - most).exp()
 
+    def told(
+        self, queries: Float[Tensor, "q d"], keys: Float[Tensor, "k d"], values: Float[Tensor, "k v"]
+    ) -> Float[Tensor, "q v"]:
+        """What the values of the places like it come to, for each place: their mean by `likeness`, "nothing" having none.
+
+        One attention, with "nothing" as a further key, so the likeness of all pairs is never kept.
+        """
+        with torch.autocast(queries.device.type, enabled=False):
+            ones = queries.new_ones(len(queries), 1, dtype=torch.float32)
+            asks = torch.cat([self.scale.float().exp() * F.normalize(queries.float(), dim=1), ones], dim=1)
+            shown = F.normalize(torch.cat([keys.float(), self.nothing.float()[None]]), dim=1)
+            bias = torch.cat([ones.new_full((len(keys),), -math.log(len(keys))), self.nothing_bias.float()[None]])
+            shown = torch.cat([shown, bias[:, None]], dim=1)
+            wide = -(-max(shown.shape[1], values.shape[1]) // 8) * 8  # of all three, or the pairs would be kept
+            q, k, v = (F.pad(x, (0, wide - x.shape[1])) for x in (asks, shown, F.pad(values.float(), (0, 0, 0, 1))))
+            told = F.scaled_dot_product_attention(q[None, None], k[None, None], v[None, None], scale=1.0)
+            return told[0, 0, :, : values.shape[1]]
+
 
 class _Conv(nn.Module):
     """3 by 3; the weights are one matrix, as Muon wants them."""
@@ -139,9 +173,13 @@ class _Conv(nn.Module):
 
 
 class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
+    """silent: whether it adds nothing before it is trained."""
+
+    def __init__(self, width: int, silent: bool = False) -> None:
         super().__init__()
         self.first, self.second = _Conv(width, width), _Conv(width, width)
+        if silent:
+            nn.init.zeros_(self.second.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(x))
@@ -171,6 +209,10 @@ class _Attention(nn.Module):
         q, k, v = (look(x).unflatten(2, (HEADS, -1)).transpose(1, 2) for look, x in looks)
         own = own + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return own + self.narrow(F.silu(self.wide(self.after(own)))), shown
+
+
+def _widened(x: Float[Tensor, "b c y x"], to: Float[Tensor, "b d rows columns"]) -> Float[Tensor, "b c rows columns"]:
+    return F.interpolate(x, size=to.shape[-2:], mode="bilinear")
 
 
 def _waves(rows: int, columns: int) -> Float[Tensor, "n w"]:

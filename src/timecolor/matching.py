@@ -24,7 +24,6 @@ from timecolor.sketch import lines_in
 SHORT_SIDE = 240  # pixels of what the matcher looks at, at most
 SHADES = 64  # colours that a group of references is told apart by
 MOST_KEYS = 4096  # places of a group that are looked at
-QUERIES = 1024  # places of a drawing compared at once
 POOLED = 0.3  # how much what a closed region agrees on counts, against what each of its places says
 
 
@@ -165,8 +164,8 @@ class _Group:
     """References that are looked at together.
 
     looks: for each of `LOOKS` the references as the matcher sees them, and their described places, (k, d).
-    shade: (k, m + 1), which of the group's shades each place has, the last for what is behind; all sum to 1. shades: (m, 3),
-    in [0, 1]. alike: (m, m), how much a shade counts as another.
+    shade: (k, m + 1), 1 where a place has one of the group's shades, the last for what is behind. shades: (m, 3), in [0, 1].
+    alike: (m, m), how much a shade counts as another.
     """
 
     looks: Sequence[tuple[Sequence[Described], Tensor]]
@@ -191,9 +190,9 @@ class _Group:
         colours = np.concatenate(every)
         shade = np.full(len(colours), -1)
         shade[~back], shades = _shades(colours[~back])
-        share = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float() / len(colours)
+        of_place = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float()
         lab = to_lab(shades)
-        return _Group(looks, share.to(looks[0][1].device), shades, alike(lab, lab))
+        return _Group(looks, of_place.to(looks[0][1].device), shades, alike(lab, lab))
 
     def shares(self, matcher: Matcher, lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> Float[Tensor, "n k"]:
         """How likely each place in an area of a drawing has each shade, and is behind, which comes last.
@@ -203,14 +202,9 @@ class _Group:
         found = []
         for look, (seen, keys) in zip(LOOKS, self.looks, strict=True):
             described = look.back(_described(matcher, look(lines), look(area), seen).places, area)
-            found.append(torch.cat([self._shares(matcher, part, keys) for part in described.split(QUERIES)]))
+            with torch.inference_mode():
+                found.append(matcher.told(described, keys, self.shade))
         return torch.stack(found).mean(dim=0)
-
-    def _shares(self, matcher: Matcher, queries: Float[Tensor, "n d"], keys: Float[Tensor, "k d"]) -> Float[Tensor, "n m"]:
-        with torch.inference_mode():
-            fits, nothing = matcher.likeness(queries[None], keys[None])
-            by_shade = fits[0] @ self.shade
-            return by_shade / (by_shade.sum(1, keepdim=True) + nothing[0, :, None])
 
 
 def with_plate(

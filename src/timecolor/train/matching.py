@@ -211,9 +211,14 @@ class Matching:
         self._validation: list[Pairs] | None = None
 
     def fill_in(self, path: Path) -> None:
-        """Take over the weights in a file; layers of attention beyond its own stay as they are, and add nothing yet."""
+        """Take over the weights in a file; what the preset's network has beyond its own stays as it is, and adds nothing yet."""
         known, model = weights.load_matcher(path), self.preset.model
-        if known.config.attention > model.attention or replace(known.config, attention=model.attention) != model:
+        grown = replace(
+            known.config,
+            attention=max(known.config.attention, model.attention),
+            refined=known.config.refined or model.refined,
+        )
+        if grown != model:
             raise ValueError(f"{path}: holds {known.config}, the preset has {model}; start from weights of its sizes")
         self.model.load_state_dict(known.state_dict(), strict=False)
 
