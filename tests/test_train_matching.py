@@ -188,3 +188,31 @@ def test_attention_is_learned_beside_what_is_known(tmp_path):
     assert not torch.allclose(described(one), described(other))
     with pytest.raises(ValueError, match="start from weights of its sizes"):
         Matching(replace(DEBUG, model=MatcherConfig((8, 16, 16), 16)), CPU).fill_in(tmp_path / "plain.safetensors")
+
+
+def test_a_refined_matcher_starts_as_what_it_grew_from_and_learns_in_all_it_has_more(tmp_path):
+    plain = Matching(DEBUG, CPU)
+    plain.save(tmp_path / "plain.safetensors", plain.model.state_dict(), 0)
+    deeper = Matching(replace(DEBUG, model=MatcherConfig((8, 16, 16), 8, attention=2, refined=True), rate=1e-2), CPU)
+    deeper.fill_in(tmp_path / "plain.safetensors")
+    plain.fill_in(tmp_path / "plain.safetensors")
+    batch = pairs(frames=0.0, labelled=1.0)
+    before, same_as = (losses(x.model, batch, x.preset, torch.Generator().manual_seed(0))[0] for x in (deeper, plain))
+    torch.testing.assert_close(before, same_as)
+
+    more = {k: v for k, v in deeper.model.named_parameters() if k.startswith(("refine", "coarse", "attention"))}
+    assert {k.split(".")[0] for k in more} == {"refine", "coarse", "attention"}
+    optimizers, start = deeper.optimizers(), {k: v.detach().clone() for k, v in more.items()}
+    for _ in range(3):
+        losses(deeper.model, batch, deeper.preset, torch.Generator().manual_seed(0))[0].mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert not [k for k, v in more.items() if torch.equal(v, start[k])]
+
+    deeper.save(tmp_path / "deeper.safetensors", deeper.model.state_dict(), 3)
+    again = weights.load_matcher(tmp_path / "deeper.safetensors")
+    assert again.config == deeper.preset.model
+    torch.testing.assert_close(again.state_dict(), deeper.model.state_dict(), atol=1e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match="start from weights of its sizes"):
+        Matching(replace(DEBUG, model=MatcherConfig((8, 16, 16), 8, attention=2)), CPU).fill_in(tmp_path / "deeper.safetensors")
