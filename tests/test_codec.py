@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from timecolor import codec
@@ -55,6 +56,26 @@ def test_a_cut_out_lies_on_the_ground_it_is_given():
         for canvas in (seen.image, seen.fills):
             assert canvas[0, 0].tolist() == [ground] * 3
             assert canvas[30, 45].tolist() == [90] * 3
+
+
+@pytest.mark.parametrize("ground", [0, 255])
+def test_what_stands_on_black_or_white_is_cut_out_but_for_what_it_encloses(ground):
+    image = np.full((60, 60, 3), ground, np.uint8)
+    image[10:60, 15:45] = (200, 120, 40)
+    image[20:30, 20:30] = ground
+    image[4, 4] = abs(ground - 5)  # what compression leaves
+    cut = Reference(image).cut_out(40, 90)
+    assert cut.alpha is not None
+    expected = np.zeros((60, 60), np.uint8)
+    expected[10:60, 15:45] = 255
+    assert np.array_equal(cut.alpha, expected)
+    assert cut.cut_out(40, 90) is cut
+    frame = Reference(np.ascontiguousarray(np.broadcast_to(image[:, :1], (60, 60, 3))), role="frame")
+    assert frame.cut_out(60, 60) is frame
+    painted = Reference(np.full((60, 60, 3), 128, np.uint8))
+    assert painted.cut_out(40, 90) is painted
+    blank = Reference(np.full((60, 60, 3), ground, np.uint8))
+    assert blank.cut_out(40, 90) is blank
 
 
 def test_the_lines_of_a_reference_are_taken_out_of_its_colours():

@@ -10,7 +10,7 @@ from timecolor import matching, weights
 from timecolor.denoiser import Picture
 from timecolor.finish import Vote, alike, to_lab
 from timecolor.matcher import STRIDE, Matcher, MatcherConfig
-from timecolor.matching import LOOKS, Area, Carrier
+from timecolor.matching import LOOKS, Area, Carrier, on_paper
 from timecolor.sketch import lines_in
 
 RED, BLUE, GREEN = (200, 40, 40), (40, 40, 200), (40, 160, 60)
@@ -227,15 +227,31 @@ def test_a_drawing_looks_at_its_references_in_any_order_and_they_not_at_it(atten
     assert [len(view.tokens) for view in seen] == [2, 2]
 
 
+def test_paper_is_white_where_a_region_is_nearly_white_for_the_most_part():
+    """Left of the line halos are taken off with the paper; right of it most is yellow, so what is pale stays."""
+    regions, colours = np.zeros((16, 32), np.int32), np.full((8, 16, 3), 0.95, np.float32)
+    regions[:, 16:] = 1
+    behind = np.ones((8, 16), bool)
+    behind[0] = False
+    colours[:, 6:8] = 0.6
+    colours[:, 8:14] = (0.9, 0.8, 0.2)
+    made = on_paper(colours, behind, regions)
+    assert (made[1:, :8] == 1).all()
+    assert np.array_equal(made[:, 8:], colours[:, 8:])
+    assert np.array_equal(made[0], colours[0])
+
+
 def test_what_is_found_in_a_picture_of_the_place_keeps_the_models_colours(embedded):
     """Beside the same drawing as a place, a cut-out gets half of the belief."""
     shown, where = picture()
     drawing = figure()
     regions, area = np.zeros((160, 240), np.int32), [Area(drawing[2], (0, 1))]
     alone = Carrier(embedded, [shown, shown], [where, where]).recoloured(GREY, drawing[1], area, regions).votes[0]
-    beside = Carrier(embedded, [shown, shown], [where, where], {1}).recoloured(GREY, drawing[1], area, regions).votes[0]
+    beside = (
+        Carrier(embedded, [shown, shown], [where, where], [~where, where]).recoloured(GREY, drawing[1], area, regions).votes[0]
+    )
     assert np.allclose(2 * beside.shares.sum(axis=1), alone.shares.sum(axis=1), atol=1e-3)
-    place = Carrier(embedded, [shown, shown], [where, where], {0, 1}).recoloured(GREY, drawing[1], area, regions)
+    place = Carrier(embedded, [shown, shown], [where, where], [where, where]).recoloured(GREY, drawing[1], area, regions)
     assert not place.votes
     assert np.allclose(place.colours, 0.5)
 

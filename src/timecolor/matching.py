@@ -3,7 +3,7 @@
 Not in the TimeColor paper. The embedded model's colours give way to these.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from timecolor.sketch import lines_in
 SHORT_SIDE = 240  # pixels of what the matcher looks at, at most
 SHADES = 64  # colours that a group of references is told apart by
 MOST_KEYS = 4096  # places of a group that are looked at
+NEARLY_WHITE = 0.9  # the darkest channel of what is taken for paper
 POOLED = 0.3  # how much what a closed region agrees on counts, against what each of its places says
 
 
@@ -55,8 +56,8 @@ class Recoloured(NamedTuple):
 class Carrier:
     """Carries a shot's references onto its drawings. What a group of references looks like is worked out once.
 
-    pictures: at the size of `clip_of`. shown: bool (h, w) each, where they may be taken from. behind: those that show the place;
-    what is in them keeps the model's colours, which know where in the place it is.
+    pictures: at the size of `clip_of`. shown: bool (h, w) each, where they may be taken from. behind: likewise, where they show
+    the place; what is found there keeps the model's colours, which know where in the place it is. None = nowhere.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class Carrier:
         matcher: Matcher,
         pictures: Sequence[Picture],
         shown: Sequence[Bool[np.ndarray, "h w"]],
-        behind: Collection[int] = (),
+        behind: Sequence[Bool[np.ndarray, "h w"]] | None = None,
     ) -> None:
-        self._matcher, self._pictures, self._shown, self._behind = matcher, pictures, shown, behind
+        self._matcher, self._pictures, self._shown = matcher, pictures, shown
+        self._behind = [np.zeros_like(known) for known in shown] if behind is None else behind
         self._groups: dict[tuple[int, ...], _Group | None] = {}
 
     def recoloured(
@@ -114,8 +116,8 @@ class Carrier:
         if references not in self._groups:
             usable = [r for r in references if _at_places(self._shown[r]).any()]
             group = None
-            if any(r not in self._behind for r in usable):
-                seen = [(self._pictures[r], self._shown[r], r in self._behind) for r in usable]
+            if any(_at_places(self._shown[r] & ~self._behind[r]).any() for r in usable):
+                seen = [(self._pictures[r], self._shown[r], self._behind[r]) for r in usable]
                 group = _Group.of(self._matcher, seen)
             self._groups[references] = group
         return self._groups[references]
@@ -156,7 +158,7 @@ class Look:
 
 
 # What it says in each has errors of its own, so the mean of both errs less.
-LOOKS = (Look(mirrored=False, scale=1.0), Look(mirrored=True, scale=1.25))
+LOOKS = (Look(mirrored=False, scale=1.0), Look(mirrored=True, scale=1.5))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,8 +176,8 @@ class _Group:
     alike: Float[np.ndarray, "m m"]
 
     @staticmethod
-    def of(matcher: Matcher, seen: Sequence[tuple[Picture, np.ndarray, bool]]) -> "_Group":
-        """seen: pictures, where they may be taken from, and whether they show what is behind."""
+    def of(matcher: Matcher, seen: Sequence[tuple[Picture, np.ndarray, np.ndarray]]) -> "_Group":
+        """seen: pictures, where they may be taken from, and where they show what is behind."""
         places = [_at_places(known) for _, known, _ in seen]
         dense = min(1.0, MOST_KEYS / sum(int(at.sum()) for at in places))
         # Of each picture as many as of any other of its size, so that their order does not matter.
@@ -185,9 +187,11 @@ class _Group:
             described = [_described(matcher, look(picture.lines), look(known)) for picture, known, _ in seen]
             keys = [look.back(of.places, known)[of_it] for of, (_, known, _), of_it in zip(described, seen, some, strict=True)]
             looks.append((described, torch.cat(keys)))
-        every = [_at_places(picture.fills)[at][of_it] for (picture, _, _), at, of_it in zip(seen, places, some, strict=True)]
-        back = np.concatenate([np.full(len(of_it), place) for (_, _, place), of_it in zip(seen, some, strict=True)])
-        colours = np.concatenate(every)
+        both = [(picture.fills, behind) for picture, _, behind in seen]
+        colours, back = (
+            np.concatenate([_at_places(of)[at][of_it] for of, at, of_it in zip(each, places, some, strict=True)])
+            for each in zip(*both, strict=True)
+        )
         shade = np.full(len(colours), -1)
         shade[~back], shades = _shades(colours[~back])
         of_place = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float()
@@ -205,6 +209,19 @@ class _Group:
             with torch.inference_mode():
                 found.append(matcher.told(described, keys, self.shade))
         return torch.stack(found).mean(dim=0)
+
+
+def on_paper(
+    colours: Float[np.ndarray, "rows columns 3"], behind: Bool[np.ndarray, "rows columns"], regions: Int[np.ndarray, "h w"]
+) -> Float[np.ndarray, "rows columns 3"]:
+    """A drawing's colours in [0, 1] with white paper behind: in regions whose places behind are nearly white for the most part.
+
+    regions: closed ones, by number.
+    """
+    at = _at_places(regions)
+    white = (colours.min(axis=2) > NEARLY_WHITE) & behind
+    most = np.bincount(at[white], minlength=at.max() + 1) * 2 > np.bincount(at[behind], minlength=at.max() + 1)
+    return np.where((behind & most[at])[..., None], np.float32(1), colours)
 
 
 def with_plate(

@@ -66,17 +66,18 @@ class Reference:
         return self.role is not None or bool(rim.any(axis=1).mean() > 0.5)
 
     def cut_out(self, height: int, width: int) -> "Reference":
-        """What stands on black beside a frame of that size, with that black as its alpha; any other reference as it is."""
+        """What stands on black or white beside a frame of that size, with that ground as its alpha; any other as it is."""
         if self.alpha is not None or self.shows_frame(height, width):
             return self
-        lit = (self.image.max(axis=2) > 8).astype(np.uint8)
-        rim = np.concatenate([lit[0], lit[-1], lit[:, 0], lit[:, -1]])
-        if rim.mean() > 0.5 or not lit.any():
-            return self
-        # Black inside it is paint: only what is joined to the rim is ground.
-        _, parts = cv2.connectedComponents(cv2.copyMakeBorder(1 - lit, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1), connectivity=4)
-        ground = parts[1:-1, 1:-1] == parts[0, 0]
-        return replace(self, alpha=np.where(ground, np.uint8(0), np.uint8(255)))
+        for ground in (0, 255):
+            stands = (cv2.absdiff(self.image, np.full_like(self.image, ground)).max(axis=2) > 8).astype(np.uint8)
+            rim = np.concatenate([stands[0], stands[-1], stands[:, 0], stands[:, -1]])
+            if rim.mean() <= 0.5 and stands.any():
+                # The same colour inside it is paint: only what is joined to the rim is ground.
+                around = cv2.copyMakeBorder(1 - stands, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+                _, parts = cv2.connectedComponents(around, connectivity=4)
+                return replace(self, alpha=np.where(parts[1:-1, 1:-1] == parts[0, 0], np.uint8(0), np.uint8(255)))
+        return self
 
     @property
     def on_black(self) -> np.ndarray:
