@@ -180,7 +180,7 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     "matcher-longer-mixed": replace(_MIXED, queries=768, rate=7e-4, cooldown=0.7, moved=0.5, seed=5),
     # A deeper one, from those: the drawing looks six times, and maps on the way back are refined.
     "matcher-deeper-mixed": replace(
-        _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=1e-3, cooldown=0.7, seed=6
+        _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=1e-3, cooldown=0.7, seed=6, steps=1_400
     ),
     "debug-matcher": _DEBUG_MATCHER,
     "debug-mixed": replace(_DEBUG_MATCHER, art=0.5),
