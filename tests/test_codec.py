@@ -70,7 +70,10 @@ def test_what_stands_on_black_or_white_is_cut_out_but_for_what_it_encloses(groun
     expected[10:60, 15:45] = 255
     assert np.array_equal(cut.alpha, expected)
     assert cut.cut_out(40, 90) is cut
-    frame = Reference(np.ascontiguousarray(np.broadcast_to(image[:, :1], (60, 60, 3))), role="frame")
+    for role in ("frame", "background"):
+        place = Reference(image, role=role)
+        assert place.cut_out(40, 90) is place
+    frame = Reference(np.full((60, 60, 3), 255, np.uint8))
     assert frame.cut_out(60, 60) is frame
     painted = Reference(np.full((60, 60, 3), 128, np.uint8))
     assert painted.cut_out(40, 90) is painted

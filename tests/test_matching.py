@@ -227,6 +227,17 @@ def test_a_drawing_looks_at_its_references_in_any_order_and_they_not_at_it(atten
     assert [len(view.tokens) for view in seen] == [2, 2]
 
 
+def test_a_figure_so_small_that_few_places_show_it_is_sought_beside_its_paper(embedded):
+    shown, _ = picture()
+    tiny = np.zeros((160, 240), bool)
+    tiny[80:84, 121:125] = True
+    everywhere = np.ones((160, 240), bool)
+    carrier = Carrier(embedded, [shown], [everywhere], [~tiny])
+    vote = carrier.recoloured(GREY, figure()[1], [Area(everywhere, (0,))], np.zeros((160, 240), np.int32)).votes[0]
+    assert 1 <= vote.shares.shape[1] <= 4
+    assert np.isfinite(vote.shares).all()
+
+
 def test_paper_is_white_where_a_region_is_nearly_white_for_the_most_part():
     """Left of the line halos are taken off with the paper; right of it most is yellow, so what is pale stays."""
     regions, colours = np.zeros((16, 32), np.int32), np.full((8, 16, 3), 0.95, np.float32)

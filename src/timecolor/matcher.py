@@ -67,9 +67,10 @@ class Matcher(nn.Module):
         self.attention = nn.ModuleList(_Attention(widths[-2]) for _ in range(config.attention))
         between = widths[-2:0:-1] if config.refined else ()
         self.refine = nn.ModuleList(_Residual(b, silent=True) for b in between)
-        self.coarse = nn.ModuleList(nn.Conv2d(b, config.describe, 1, bias=False) for b in between)
-        for coarse in self.coarse:
-            nn.init.zeros_(coarse.weight)
+        coarse = [nn.Conv2d(b, config.describe, 1, bias=False) for b in between]
+        for head in coarse:
+            nn.init.zeros_(head.weight)
+        self.coarse = nn.ModuleList(coarse)
         self.head = nn.Conv2d(widths[0], config.describe, 1)
         self.scale = nn.Parameter(torch.tensor(2.5))
         self.nothing = nn.Parameter(torch.randn(config.describe))

@@ -178,20 +178,20 @@ class _Group:
     @staticmethod
     def of(matcher: Matcher, seen: Sequence[tuple[Picture, np.ndarray, np.ndarray]]) -> "_Group":
         """seen: pictures, where they may be taken from, and where they show what is behind."""
-        places = [_at_places(known) for _, known, _ in seen]
+        sides = [(i, known & (behind == side), side) for i, (_, known, behind) in enumerate(seen) for side in (False, True)]
+        parts = [(i, part, side) for i, part, side in sides if _at_places(part).any()]
+        places = [_at_places(part) for _, part, _ in parts]
         dense = min(1.0, MOST_KEYS / sum(int(at.sum()) for at in places))
-        # Of each picture as many as of any other of its size, so that their order does not matter.
+        # Of each part as many as of any other of its size, so that their order does not matter, and one at least.
         some = [np.linspace(0, at.sum() - 1, max(1, round(dense * at.sum()))).round().astype(np.int64) for at in places]
         looks = []
         for look in LOOKS:
             described = [_described(matcher, look(picture.lines), look(known)) for picture, known, _ in seen]
-            keys = [look.back(of.places, known)[of_it] for of, (_, known, _), of_it in zip(described, seen, some, strict=True)]
+            keys = [look.back(described[i].places, part)[of_it] for (i, part, _), of_it in zip(parts, some, strict=True)]
             looks.append((described, torch.cat(keys)))
-        both = [(picture.fills, behind) for picture, _, behind in seen]
-        colours, back = (
-            np.concatenate([_at_places(of)[at][of_it] for of, at, of_it in zip(each, places, some, strict=True)])
-            for each in zip(*both, strict=True)
-        )
+        every = [_at_places(seen[i][0].fills)[at][of_it] for (i, _, _), at, of_it in zip(parts, places, some, strict=True)]
+        back = np.concatenate([np.full(len(of_it), side) for (_, _, side), of_it in zip(parts, some, strict=True)])
+        colours = np.concatenate(every)
         shade = np.full(len(colours), -1)
         shade[~back], shades = _shades(colours[~back])
         of_place = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float()

@@ -67,7 +67,7 @@ class Reference:
 
     def cut_out(self, height: int, width: int) -> "Reference":
         """What stands on black or white beside a frame of that size, with that ground as its alpha; any other as it is."""
-        if self.alpha is not None or self.shows_frame(height, width):
+        if self.alpha is not None or self.role in ("frame", "background") or self.shows_frame(height, width):
             return self
         for ground in (0, 255):
             stands = (cv2.absdiff(self.image, np.full_like(self.image, ground)).max(axis=2) > 8).astype(np.uint8)
