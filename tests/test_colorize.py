@@ -496,18 +496,20 @@ def test_frames_alone_are_trusted_or_not_and_cut_outs_beside_them_are_sought(hin
 
 @pytest.mark.parametrize("ground", [0, 255])
 def test_a_sheet_on_plain_ground_is_taken_as_one_that_is_cut_out_and_its_paper_as_the_place_behind(hinted, monkeypatch, ground):
-    behind, true = [], Carrier.__init__
-    monkeypatch.setattr(Carrier, "__init__", lambda self, *given: behind.append(given[3]) or true(self, *given))
+    given, true = [], Carrier.__init__
+    monkeypatch.setattr(Carrier, "__init__", lambda self, *its: given.append(its[2:]) or true(self, *its))
     figure = np.zeros((90, 60), np.uint8)
     figure[15:80, 12:48] = 255
     painted = np.where(figure[..., None] > 0, painted_image(4, 90, 60).clip(20, 235), np.uint8(ground))
     shot = Shot(sketch_clip(2, 96, 128), [Reference(painted, role="sheet")])
     with_alpha = replace(shot, references=[Reference(painted, figure, role="sheet")])
     assert np.array_equal(hinted.colorize(shot), hinted.colorize(with_alpha))
-    assert abs(behind[0][0].mean() - (1 - 65 * 36 * (96 / 90) ** 2 / (96 * 128))) < 0.01  # all but the figure
     labelled = replace(shot, labels=Labels(np.zeros((2, 96, 128), np.uint8)))
     hinted.colorize(labelled)
-    assert not behind[2][0].any()
+    shown, behind = zip(*given, strict=True)
+    assert shown[0][0].all()
+    assert abs(behind[0][0].mean() - (1 - 65 * 36 * (96 / 90) ** 2 / (96 * 128))) < 0.01  # all but the figure
+    assert not (shown[2][0] & behind[2][0]).any()
     monkeypatch.setattr(colorize, "on_paper", lambda cells, behind, regions: np.ones_like(cells))
     assert (hinted.colorize(shot, RAW) == 255).all()
     assert not (hinted.colorize(labelled, RAW) == 255).all()

@@ -89,8 +89,7 @@ def letterbox(reference: Reference, clip: Clip, frame: Clip | None = None, groun
         return canvas
 
     whole, bare = (placed(Reference(x, alpha).over(ground), ground) for x in (image, fills))
-    cut = reference.cut_out(frame.height, frame.width).alpha
-    shown = np.full((height, width), 255, np.uint8) if cut is None else cut
+    shown = np.full((height, width), 255, np.uint8) if reference.alpha is None else reference.alpha
     return Picture(whole, bare, placed(ink, 0), placed(_resize(shown, *size), 0) > 127)
 
 

@@ -586,9 +586,7 @@ class _Carrying:
         if shot.labels is None or not self._frames_only:
             self._on_paper = shot.labels is None and ground > 0  # then the white around a sheet is the place behind
             shows = [picture.shown | self._on_paper for picture in self._seen]
-            behind = [np.full_like(shown, r in whole and not self._frames_only) for r, shown in enumerate(shows)]
-            if self._on_paper:
-                behind = [~picture.shown for picture in self._seen]
+            behind = None if self._frames_only else [~picture.shown | (r in whole) for r, picture in enumerate(self._seen)]
             if self._frames_only:
                 self._frame_areas = {r: trust.frame_areas(picture.lines) for r, picture in whole.items()}
             self._carrier = Carrier(model.matcher, self._seen, shows, behind)

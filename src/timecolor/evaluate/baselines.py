@@ -58,7 +58,7 @@ def baseline(name: str, shot: Shot, options: FinishOptions = finish.DEFAULT) -> 
         return Made(np.array(copy_baseline(shot)), time.perf_counter() - started)
     method, side = _METHODS[name]
     scene = _Scene.of(shot, side)
-    finisher = Finisher.of(shot, scene.labels, options, judge())
+    finisher = Finisher.of(scene.shot, scene.labels, options, judge())
     made, drawing = [], -1
     colours = method(scene)
     cells, ways = np.zeros(0), []
@@ -161,7 +161,9 @@ class _Scene:
         working = Compression(time=1, space=4, patch=2).nearest(native, max(SMALLEST, min(short_side, height, width)))
         cut_outs = [r.cut_out(height, width) for r in shot.references]
         on_paper = shot.labels is None and all(r.alpha is not None for r in cut_outs)
-        scene = _Scene(shot, [_Picture.of(r, i, working, native, on_paper) for i, r in enumerate(cut_outs)])
+        scene = _Scene(
+            replace(shot, references=cut_outs), [_Picture.of(r, i, working, native, on_paper) for i, r in enumerate(cut_outs)]
+        )
         for start in range(0, frames, READ_AT_ONCE):
             read = slice(start, min(frames, start + READ_AT_ONCE))
             areas = None if shot.labels is None else np.asarray(shot.labels.video[read]).astype(np.int32)
