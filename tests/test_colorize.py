@@ -12,7 +12,7 @@ from conftest import TINY, painted_image, sketch_clip, tiny_toon
 from safetensors.torch import load_file, save_file
 
 import timecolor
-from timecolor import codec, colorize, weights
+from timecolor import codec, colorize, matching, weights
 from timecolor.colorize import READ_AT_ONCE, Cancelled, ColorizeOptions, Colorizer, Coloured, Progress
 from timecolor.geometry import Clip
 from timecolor.matching import Area, Carrier, Recoloured
@@ -506,11 +506,12 @@ def test_a_sheet_on_plain_ground_is_taken_as_one_that_is_cut_out_and_its_paper_a
     assert np.array_equal(hinted.colorize(shot), hinted.colorize(with_alpha))
     labelled = replace(shot, labels=Labels(np.zeros((2, 96, 128), np.uint8)))
     hinted.colorize(labelled)
-    shown, behind = zip(*given, strict=True)
+    shown, behind, paper = zip(*given, strict=True)
     assert shown[0][0].all()
     assert abs(behind[0][0].mean() - (1 - 65 * 36 * (96 / 90) ** 2 / (96 * 128))) < 0.01  # all but the figure
     assert not (shown[2][0] & behind[2][0]).any()
-    monkeypatch.setattr(colorize, "on_paper", lambda cells, behind, regions: np.ones_like(cells))
+    assert paper == (True, True, False)
+    monkeypatch.setattr(matching, "on_paper", lambda colours, behind, region: np.ones_like(colours))
     assert (hinted.colorize(shot, RAW) == 255).all()
     assert not (hinted.colorize(labelled, RAW) == 255).all()
 

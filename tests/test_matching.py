@@ -10,7 +10,7 @@ from timecolor import matching, weights
 from timecolor.denoiser import Picture
 from timecolor.finish import Vote, alike, to_lab
 from timecolor.matcher import STRIDE, Matcher, MatcherConfig
-from timecolor.matching import LOOKS, Area, Carrier, on_paper
+from timecolor.matching import LOOKS, Area, Carrier, figures_whole, on_paper
 from timecolor.sketch import lines_in
 
 RED, BLUE, GREEN = (200, 40, 40), (40, 40, 200), (40, 160, 60)
@@ -240,16 +240,34 @@ def test_a_figure_so_small_that_few_places_show_it_is_sought_beside_its_paper(em
 
 def test_paper_is_white_where_a_region_is_nearly_white_for_the_most_part():
     """Left of the line halos are taken off with the paper; right of it most is yellow, so what is pale stays."""
-    regions, colours = np.zeros((16, 32), np.int32), np.full((8, 16, 3), 0.95, np.float32)
-    regions[:, 16:] = 1
+    region, colours = np.zeros((8, 16), np.int32), np.full((8, 16, 3), 0.95, np.float32)
+    region[:, 8:] = 1
     behind = np.ones((8, 16), bool)
     behind[0] = False
     colours[:, 6:8] = 0.6
     colours[:, 8:14] = (0.9, 0.8, 0.2)
-    made = on_paper(colours, behind, regions)
+    made = on_paper(colours, behind, region)
     assert (made[1:, :8] == 1).all()
     assert np.array_equal(made[:, 8:], colours[:, 8:])
     assert np.array_equal(made[0], colours[0])
+
+
+def test_a_region_of_a_figure_has_no_paper_in_it():
+    """Two places of a region that is a figure's, and two of one that is behind; "nothing" stays what it is."""
+    shares = np.array([[0.6, 0.2, 0.1], [0.1, 0.1, 0.6], [0.3, 0.0, 0.2], [0.0, 0.1, 0.9]], np.float32)
+    made = figures_whole(shares, np.array([4, 4, 0, 0]))
+    np.testing.assert_allclose(made[:2], [[0.675, 0.225, 0], [0.4, 0.4, 0]], atol=1e-6)
+    assert np.array_equal(made[2:], shares[2:])
+
+
+@pytest.mark.parametrize(("paper", "part"), [(False, 0.5), (True, 0.9)])
+def test_behind_is_left_to_the_model_unless_it_is_paper(embedded, monkeypatch, paper, part):
+    """Each place is half of the figure's one colour, and to two fifths behind."""
+    shown, where = picture(colours=(RED, RED, RED))
+    monkeypatch.setattr(matching._Group, "shares", lambda self, _, lines, area: torch.tensor([[0.5, 0.4]]).expand(9600, 2))
+    carrier, everywhere = Carrier(embedded, [shown], [where | True], [~where], paper), np.ones((160, 240), bool)
+    made = carrier.recoloured(GREY, figure()[1], [Area(everywhere, (0,))], np.zeros((160, 240), np.int32))
+    np.testing.assert_allclose(made.colours[0, 0], 0.5 + part * (np.array(RED) / 255 - 0.5), atol=1e-3)
 
 
 def test_what_is_found_in_a_picture_of_the_place_keeps_the_models_colours(embedded):

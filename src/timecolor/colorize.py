@@ -20,7 +20,7 @@ from timecolor.denoiser import Conditions, Model, Picture, Work
 from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, Place, Vote, regions
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
-from timecolor.matching import Area, Carrier, clip_of, on_paper, with_plate
+from timecolor.matching import Area, Carrier, clip_of, with_plate
 from timecolor.sampling import sample
 from timecolor.shot import Frames, Shot
 from timecolor.sketch import SketchStyle, extract_clip, require_line_art, without_lines
@@ -577,19 +577,19 @@ class _Carrying:
         self._shot, self._whole, self._tracks, self._working = shot, whole, tracks, working
         self._native, self._fine = native, clip_of(native)
         self._frames_only = len(whole) == len(shot.references)
-        self._carrier, self._plates, self._trust, self._on_paper = None, {}, model.trust, False
+        self._carrier, self._plates, self._trust = None, {}, model.trust
         if model.matcher is None or not shot.references:
             return
         self._seen = [codec.letterbox(r, self._fine, native, ground) for r in shot.references]
         self._plates = _plates(shot, labels, whole)
         # Frames that labels name are left to the model and its hints.
         if shot.labels is None or not self._frames_only:
-            self._on_paper = shot.labels is None and ground > 0  # then the white around a sheet is the place behind
-            shows = [picture.shown | self._on_paper for picture in self._seen]
+            paper = shot.labels is None and ground > 0  # then the white around a sheet is the place behind
+            shows = [picture.shown | paper for picture in self._seen]
             behind = None if self._frames_only else [~picture.shown | (r in whole) for r, picture in enumerate(self._seen)]
             if self._frames_only:
                 self._frame_areas = {r: trust.frame_areas(picture.lines) for r, picture in whole.items()}
-            self._carrier = Carrier(model.matcher, self._seen, shows, behind)
+            self._carrier = Carrier(model.matcher, self._seen, shows, behind, paper)
 
     def __call__(self, cells: np.ndarray, original: np.ndarray, labels: np.ndarray | None, drawing: np.ndarray, at: int) -> _Made:
         """cells: the model's colours of drawing number `at`. original: the drawing as it is; drawing: at the working size."""
@@ -602,8 +602,6 @@ class _Carrying:
             if not self._frames_only:
                 areas = _areas(self._shot, labels, self._fine, self._whole)
                 cells, votes, behind = self._carrier.recoloured(cells, lines, areas, closed)
-                if self._on_paper and votes:
-                    cells = on_paper(cells, behind, closed)
             elif self._trust is not None:
                 vote = self._carrier.vote(lines, tuple(self._whole))
                 if vote is not None:

@@ -58,6 +58,7 @@ class Carrier:
 
     pictures: at the size of `clip_of`. shown: bool (h, w) each, where they may be taken from. behind: likewise, where they show
     the place; what is found there keeps the model's colours, which know where in the place it is. None = nowhere.
+    paper: what is behind is bare paper, so the model knows nothing of it, and a closed region is a figure's or paper as a whole.
     """
 
     def __init__(
@@ -66,8 +67,9 @@ class Carrier:
         pictures: Sequence[Picture],
         shown: Sequence[Bool[np.ndarray, "h w"]],
         behind: Sequence[Bool[np.ndarray, "h w"]] | None = None,
+        paper: bool = False,
     ) -> None:
-        self._matcher, self._pictures, self._shown = matcher, pictures, shown
+        self._matcher, self._pictures, self._shown, self._paper = matcher, pictures, shown, paper
         self._behind = [np.zeros_like(known) for known in shown] if behind is None else behind
         self._groups: dict[tuple[int, ...], _Group | None] = {}
 
@@ -92,13 +94,17 @@ class Carrier:
                 continue
             own = lines if area.mask.all() else lines_in(lines, area.mask)
             shares = group.shares(self._matcher, own, area.mask)
-            pooled = _pooled(shares, _at_places(regions)[at]).cpu().numpy()
+            region = _at_places(regions)[at]
+            pooled = _pooled(shares, region).cpu().numpy()
+            if self._paper:
+                pooled = figures_whole(pooled, region)
             vote = Vote(at, shares[:, :-1].cpu().numpy(), group.shades, group.alike)
             made[at] = vote.settled(pooled[:, :-1], made[at])
             behind[at] = pooled[:, -1] > 0.5
             votes.append(vote)
-        # Cells made finer are only worth it where something was found.
-        return Recoloured(made if votes else colours, votes, behind)
+        if not votes:  # cells made finer are only worth it where something was found
+            return Recoloured(colours, votes, behind)
+        return Recoloured(on_paper(made, behind, _at_places(regions)) if self._paper else made, votes, behind)
 
     def vote(self, lines: UInt8[np.ndarray, "h w"], references: tuple[int, ...]) -> Vote | None:
         """Which of these references' colours each place of a drawing may have; None where nothing is seen of them.
@@ -211,19 +217,6 @@ class _Group:
         return torch.stack(found).mean(dim=0)
 
 
-def on_paper(
-    colours: Float[np.ndarray, "rows columns 3"], behind: Bool[np.ndarray, "rows columns"], regions: Int[np.ndarray, "h w"]
-) -> Float[np.ndarray, "rows columns 3"]:
-    """A drawing's colours in [0, 1] with white paper behind: in regions whose places behind are nearly white for the most part.
-
-    regions: closed ones, by number.
-    """
-    at = _at_places(regions)
-    white = (colours.min(axis=2) > NEARLY_WHITE) & behind
-    most = np.bincount(at[white], minlength=at.max() + 1) * 2 > np.bincount(at[behind], minlength=at.max() + 1)
-    return np.where((behind & most[at])[..., None], np.float32(1), colours)
-
-
 def with_plate(
     colours: Float[np.ndarray, "n m 3"],
     plate: UInt8[np.ndarray, "h w 3"],
@@ -252,6 +245,23 @@ def _pooled(shares: Float[Tensor, "n m"], region: Int[np.ndarray, " n"]) -> Floa
         0, of, torch.cat([shares, ones], dim=1)
     )
     return shares.lerp((sums[:, :-1] / sums[:, -1:])[of], POOLED)
+
+
+def figures_whole(shares: Float[np.ndarray, "n m"], region: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n m"]:
+    """Shares, of what is behind last, which goes to the figure where a region is a figure's sooner than behind."""
+    figures = shares[:, :-1].sum(axis=1)
+    of_figure = np.bincount(region, figures) > np.bincount(region, shares[:, -1])
+    whole = np.pad(shares[:, :-1] * (1 + shares[:, -1] / figures.clip(1e-9))[:, None], ((0, 0), (0, 1)))
+    return np.where(of_figure[region][:, None], whole, shares)
+
+
+def on_paper(
+    colours: Float[np.ndarray, "y x 3"], behind: Bool[np.ndarray, "y x"], region: Int[np.ndarray, "y x"]
+) -> Float[np.ndarray, "y x 3"]:
+    """Colours in [0, 1] with white paper behind, in regions whose places behind are nearly white for the most part."""
+    white = (colours.min(axis=2) > NEARLY_WHITE) & behind
+    most = np.bincount(region[white], minlength=region.max() + 1) * 2 > np.bincount(region[behind], minlength=region.max() + 1)
+    return np.where((behind & most[region])[..., None], np.float32(1), colours)
 
 
 def _described(
