@@ -10,7 +10,7 @@ import pytest
 
 from timecolor import finish as finish_module
 from timecolor.choice import Offers, judge
-from timecolor.finish import FinishOptions, Palette, Vote, finish, palette_of, palettes_of, regions
+from timecolor.finish import FinishOptions, Palette, Placed, Vote, finish, palette_of, palettes_of, regions
 from timecolor.propagation import Way
 from timecolor.shot import Labels, Reference, Shot
 
@@ -386,23 +386,25 @@ def test_a_plate_gives_its_detail_where_the_model_agrees_and_nowhere_else():
     assert (fills[:, 60:] == 110).all()
 
 
-def test_what_is_known_to_be_seen_is_the_picture_itself_but_near_drawn_lines_and_with_flat_fills():
+def test_what_is_known_to_be_seen_is_the_picture_itself_but_its_lines_near_drawn_ones_and_with_flat_fills():
     noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
     sketch, colours, at = paper(64, 96), np.full((16, 24, 3), 151 / 255), np.zeros((64, 96), bool)
     sketch[30:32] = BLACK
     at[:, :48] = True
+    lined = np.tile(np.arange(96) < 24, (64, 1))
     plain, known, flat = (
         finish(colours, sketch, replace(finish_module.DEFAULT, fill=fill), placed=placed)
-        for fill, placed in (("auto", ()), ("auto", [(noise, at)]), ("flat", [(noise, at)]))
+        for fill, placed in (("auto", ()), ("auto", [Placed(noise, at, lined)]), ("flat", [Placed(noise, at, lined)]))
     )
     assert np.array_equal(known[:29, :48], noise[:29, :48])
     assert not known[30:32].any()
     assert np.array_equal(known[:, 48:], plain[:, 48:])
     assert np.array_equal(flat, plain)
-    larger, far, large = (np.repeat(np.repeat(x, 8, axis=0), 8, axis=1) for x in (sketch, at, noise))
-    made = finish(colours, larger, placed=[(large, far)])
+    larger, far, large, its = (np.repeat(np.repeat(x, 8, axis=0), 8, axis=1) for x in (sketch, at, noise, lined))
+    made = finish(colours, larger, placed=[Placed(large, far, its)])
     assert np.array_equal(made[:236, :384], large[:236, :384])
-    assert (made[237:240, :384] == made[238, 500]).all()  # "near" grows with the picture
+    assert (made[237:240, :192] == made[238, 500]).all()  # "near" grows with the picture
+    assert np.array_equal(made[237:240, 192:384], large[237:240, 192:384])
 
 
 def test_a_flat_region_in_a_pictures_place_has_its_colour_up_to_the_line():
@@ -411,7 +413,13 @@ def test_a_flat_region_in_a_pictures_place_has_its_colour_up_to_the_line():
     at = np.zeros((480, 640), bool)
     at[90:230, 90:270] = True
     made, bare = (
-        finish(colours, sketch, NO_LINES, placed=[(red, place)], palette=Palette(np.array([[128] * 3, RED], np.uint8)))
+        finish(
+            colours,
+            sketch,
+            NO_LINES,
+            placed=[Placed(red, place, np.ones_like(place))],
+            palette=Palette(np.array([[128] * 3, RED], np.uint8)),
+        )
         for place in (at, np.zeros_like(at))
     )
     inside = np.s_[103:218, 103:258]
@@ -428,6 +436,34 @@ def test_a_finisher_sets_a_plate_as_the_camera_sees_it():
     at[8:56, 8:80] = True
     made = finisher(np.full((16, 24, 3), 0.5), paper(64, 96), places=[finish_module.Place(at, pan)])
     assert np.array_equal(made[8:56, 8:80], image[8:56, 12:84])
+
+
+def test_a_background_plate_keeps_its_own_lines_from_drawn_ones_where_the_camera_sees_them():
+    """A black line in a green plate, panned by 10 pixels, crosses a drawn one: not doubled, while the paint goes up to it."""
+    image, sketch = paper(480, 640, (60, 160, 80)), paper(480, 640)
+    image[:, 300:303], sketch[200:203] = BLACK, BLACK
+    finisher = finish_module.Finisher.of(Shot(sketch[None], [Reference(image, role="background")]))
+    assert finisher.plates[0].lined is not None
+    assert finisher.plates[0].lined[:, 300:303].all()
+    assert finisher.plates[0].lined.mean() < 0.02
+    pan, at = np.zeros((480, 640, 2), np.float32), np.ones((480, 640), bool)
+    pan[..., 0] = 10
+    made = finisher(np.full((60, 80, 3), 0.5), sketch, places=[finish_module.Place(at, pan)])
+    assert (made[205, 100:200] == (60, 160, 80)).all()
+    assert (made[100, 290:293] == 0).all()
+    assert (made[205, 290:293] > 0).all()
+
+
+@pytest.mark.parametrize("size", [(480, 640), (1080, 1440)])
+def test_a_plates_lines_are_found_at_any_size(size):
+    image = cv2.resize(np.full((480, 640, 3), (60, 160, 80), np.uint8), size[::-1])
+    unit = size[0] // 480
+    cv2.line(image, (100 * unit, 100 * unit), (400 * unit, 300 * unit), BLACK, 2 * unit)
+    plate = finish_module.plate_of(Reference(image, role="background"), *size)
+    assert plate is not None
+    assert plate.lined is not None
+    assert plate.lined[(image == 0).all(axis=2)].mean() > 0.95
+    assert plate.lined.mean() < 0.03
 
 
 def test_of_several_plates_the_one_that_agrees_is_taken():

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from timecolor.choice import PLATE, SOURCES, Choose, Offers
-from timecolor.propagation import Way, resized, warp
-from timecolor.shapes import Bool, Float
+from timecolor.propagation import Way, fetched, resized, warp
+from timecolor.shapes import Bool, Float, UInt8
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.sketch import reference_lines, without_lines
 
@@ -82,7 +82,8 @@ WIDE, MIXED = 0.002, 0.6
 # A plate beside the model's colours: levels, at most, that a cell counts; cells that "around" is; misfit where none is told.
 APART, AROUND, UNTOLD = 64.0, 1.5, 0.2
 # So near to the sketch's lines, in pixels of a 480-line picture, the lines of a picture that is known to be seen are not wanted.
-OVER = 3.0
+# What darkness of its lines counts, of 255, and up to which short side they are looked for.
+OVER, OWN_LINE, LINES_SEEN = 3.0, 40, 480
 # CIE Lab distance over which colours count as one another's.
 ALIKE = 10.0
 # From what part of a vote on one colour is taken alone, below which it is mixed with the others; and how softly.
@@ -99,7 +100,7 @@ def finish(
     plates: Sequence["Plate"] = (),
     votes: Sequence["Vote"] = (),
     choose: Choose | None = None,
-    placed: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    placed: Sequence["Placed"] = (),
 ) -> np.ndarray:
     """The final frame, uint8 (h, w, 3).
 
@@ -109,7 +110,7 @@ def finish(
     plates: pictures that show the place; where the fills agree with one, its detail is taken.
     votes: on the colours of small regions, which `colours` mixes with those around them; of areas that do not overlap, all of one
     grid. choose: between a region's own colour, votes and plates; None = its own.
-    placed: pictures (h, w, 3) that are known to be seen, and where, bool (h, w); not near drawn lines, nor with flat fills.
+    placed: pictures that are known to be seen; not where flat fills are asked for.
     """
     h, w = sketch.shape[:2]
     if options.lines == "model":
@@ -157,8 +158,8 @@ def finish(
     if placed and options.fill != "flat":
         near = 2 * round(OVER * h / 480) + 1
         bare = cv2.dilate((ink.opacity > GRAIN).astype(np.uint8), np.ones((near, near), np.uint8)) == 0
-        for picture, at in placed:
-            set_there = at & bare
+        for picture, at, lined in placed:
+            set_there = at & (bare | ~lined)
             _even_out(fills, picture, areas, at, set_there, loose)
             fills = cv2.copyTo(picture, set_there.view(np.uint8), fills)
     return fills if options.lines == "none" else ink.over(fills)
@@ -206,13 +207,15 @@ class Plate:
     """A reference that fills the frame, at the sketch's size, uint8 (h, w, 3), a coloured frame without its drawn lines.
 
     labels: those whose areas it may colour, None = all. way: `choice.PLATE` = as it stands, from there on along which flow.
-    misfit: how badly its lines then lie on the sketch's, at any size; None = not known.
+    misfit: how badly its lines then lie on the sketch's, at any size; None = not known. lined: where its own lines are, of a
+    background plate.
     """
 
     picture: np.ndarray
     labels: frozenset[int] | None = None
     way: int = PLATE
     misfit: Float[np.ndarray, "y x"] | None = None
+    lined: Bool[np.ndarray, "h w"] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,14 +226,32 @@ class Place:
     flow: Float[np.ndarray, "y x 2"] | None
 
 
+class Placed(NamedTuple):
+    """A picture, uint8, that is known to be seen, and where. lined: where it has lines of its own, not wanted near drawn ones."""
+
+    picture: UInt8[np.ndarray, "h w 3"]
+    at: Bool[np.ndarray, "h w"]
+    lined: Bool[np.ndarray, "h w"]
+
+
 def plate_of(reference: Reference, height: int, width: int, labels: frozenset[int] | None = None) -> Plate | None:
     """The reference as a plate, or None where it does not show a whole frame."""
     if not reference.shows_frame(height, width):
         return None
     # Lines of the moment that a frame shows must not haunt the others.
-    image = reference.image if reference.role == "background" else without_lines(reference.image)
+    behind = reference.role == "background"
+    image = reference.image if behind else without_lines(reference.image)
     picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if len(image) > height else cv2.INTER_CUBIC)
-    return Plate(picture, labels)
+    return Plate(picture, labels, lined=_lined(picture) if behind else None)
+
+
+def _lined(picture: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+    """Where a coloured picture has lines of its own, and a little around them."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, LINES_SEEN / min(height, width))
+    small = cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    lines = cv2.dilate((reference_lines(small) > OWN_LINE).astype(np.uint8), np.ones((3, 3), np.uint8))
+    return cv2.resize(lines, (width, height), interpolation=cv2.INTER_NEAREST) > 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,7 +307,14 @@ class Finisher:
             for i, way in enumerate(its):
                 plates.append(Plate(seen(plate.picture, way.flow), plate.labels, min(PLATE + i, SOURCES - 1), way.misfit))
         known = [(plate, place) for plate, place in zip(self.plates, places, strict=False) if place is not None]
-        placed = [(seen(plate.picture, place.flow), place.at) for plate, place in known]
+        placed = []
+        for plate, place in known:
+            assert plate.lined is not None  # places are background plates'
+            picture, lined = plate.picture, plate.lined
+            if place.flow is not None:
+                flow = resized(place.flow, *sketch.shape[:2])
+                picture, lined = warp(picture, flow), fetched(lined, flow)
+            placed.append(Placed(picture, place.at, lined))
         return finish(colours, sketch, self.options, self.palette, labels, self.palettes, plates, votes, self.choose, placed)
 
 
