@@ -182,6 +182,10 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     "matcher-deeper-mixed": replace(
         _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=1e-3, cooldown=0.7, seed=6, steps=1_400
     ),
+    # And on, at a rate that falls nearly from the start. (Seed 7 is the judge's.)
+    "matcher-deeper-longer-mixed": replace(
+        _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=8e-4, cooldown=0.9, seed=8
+    ),
     "debug-matcher": _DEBUG_MATCHER,
     "debug-mixed": replace(_DEBUG_MATCHER, art=0.5),
 }
