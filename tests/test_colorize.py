@@ -474,7 +474,9 @@ def test_references_are_sought_only_in_the_areas_that_they_may_colour(hinted, as
     assert np.array_equal(right.mask, ~left.mask)
 
 
-def test_frames_alone_are_trusted_or_not_and_cut_outs_beside_them_are_sought(hinted, asked, monkeypatch):
+def test_frames_are_trusted_or_not_with_sheets_or_without_and_beside_other_pictures_cut_outs_are_sought(
+    hinted, asked, monkeypatch
+):
     voted, true = [], Carrier.vote
     monkeypatch.setattr(Carrier, "vote", lambda self, *given: voted.append(given[1]) or true(self, *given))
     frame = Reference(cv2.resize(painted_image(0), (128, 96)), role="frame")
@@ -488,10 +490,13 @@ def test_frames_alone_are_trusted_or_not_and_cut_outs_beside_them_are_sought(hin
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, sheet], Labels(halves(1, 96, 128))))
     assert [area.references for area in asked[1]] == [(1,)]
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, sheet]))
+    assert len(asked) == 2
+    assert voted == [(0,), (0, 1)]
+    hinted.colorize(Shot(sketch_clip(1, 96, 128), [replace(frame, role=None), sheet]))
     assert [area.references for area in asked[2]] == [(0, 1)]
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, frame], Labels(halves(1, 96, 128))))
     assert len(asked) == 3
-    assert len(voted) == 1
+    assert len(voted) == 2
 
 
 @pytest.mark.parametrize("ground", [0, 255])

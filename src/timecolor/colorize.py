@@ -576,18 +576,21 @@ class _Carrying:
         native = Clip(frames, height, width)
         self._shot, self._whole, self._tracks, self._working = shot, whole, tracks, working
         self._native, self._fine = native, clip_of(native)
-        self._frames_only = len(whole) == len(shot.references)
+        frames_only = len(whole) == len(shot.references)
         self._carrier, self._plates, self._trust = None, {}, model.trust
         if model.matcher is None or not shot.references:
             return
         self._seen = [codec.letterbox(r, self._fine, native, ground) for r in shot.references]
         self._plates = _plates(shot, labels, whole)
-        # Frames that labels name are left to the model and its hints.
-        if shot.labels is None or not self._frames_only:
+        # Frames of the shot are followed cell by cell, also where sheets lie beside them; a picture that does not say what it is
+        # may be a plate, then. Frames that labels name are left to the model and its hints.
+        free = shot.labels is None and self._trust is not None and bool(whole)
+        self._followed = frames_only or (free and all(shot.references[r].role == "frame" for r in whole))
+        if shot.labels is None or not frames_only:
             paper = shot.labels is None and ground > 0  # then the white around a sheet is the place behind
             shows = [picture.shown | paper for picture in self._seen]
-            behind = None if self._frames_only else [~picture.shown | (r in whole) for r, picture in enumerate(self._seen)]
-            if self._frames_only:
+            behind = None if frames_only else [~picture.shown | (r in whole) for r, picture in enumerate(self._seen)]
+            if self._followed:
                 self._frame_areas = {r: trust.frame_areas(picture.lines) for r, picture in whole.items()}
             self._carrier = Carrier(model.matcher, self._seen, shows, behind, paper)
 
@@ -599,11 +602,11 @@ class _Carrying:
         if self._carrier is not None:
             large = codec.shrink(original[None], self._fine)[0]
             lines, closed = propagation.ink(large), regions(large)
-            if not self._frames_only:
+            if not self._followed:
                 areas = _areas(self._shot, labels, self._fine, self._whole)
                 cells, votes, behind = self._carrier.recoloured(cells, lines, areas, closed)
             elif self._trust is not None:
-                vote = self._carrier.vote(lines, tuple(self._whole))
+                vote = self._carrier.vote(lines, tuple(range(len(self._seen))))
                 if vote is not None:
                     cells, votes = self._trusted(cells, drawing, closed, ways, vote), (vote,)
         places = []
