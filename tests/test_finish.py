@@ -454,7 +454,7 @@ def test_a_background_plate_keeps_its_own_lines_from_drawn_ones_where_the_camera
     assert (made[205, 290:293] > 0).all()
 
 
-@pytest.mark.parametrize("size", [(480, 640), (1080, 1440)])
+@pytest.mark.parametrize("size", [(480, 640), (2160, 2880)])
 def test_a_plates_lines_are_found_at_any_size(size):
     image = cv2.resize(np.full((480, 640, 3), (60, 160, 80), np.uint8), size[::-1])
     unit = size[0] // 480
