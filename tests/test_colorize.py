@@ -477,9 +477,17 @@ def test_references_are_sought_only_in_the_areas_that_they_may_colour(hinted, as
 def test_frames_are_trusted_or_not_with_sheets_or_without_and_beside_other_pictures_cut_outs_are_sought(
     hinted, asked, monkeypatch
 ):
-    voted, true = [], Carrier.vote
-    monkeypatch.setattr(Carrier, "vote", lambda self, *given: voted.append(given[1]) or true(self, *given))
-    frame = Reference(cv2.resize(painted_image(0), (128, 96)), role="frame")
+    voted, shades, true = [], [], Carrier.vote
+
+    def vote(self, lines, references):
+        found = true(self, lines, references)
+        voted.append(references)
+        shades.append((found.shades * 255).round())
+        return found
+
+    monkeypatch.setattr(Carrier, "vote", vote)
+    green = (10, 250, 20)
+    frame = Reference(np.full((96, 128, 3), green, np.uint8), role="frame")
     sheet = replace(references(1)[0], role="character")
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame]))
     assert not asked
@@ -492,11 +500,17 @@ def test_frames_are_trusted_or_not_with_sheets_or_without_and_beside_other_pictu
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, sheet]))
     assert len(asked) == 2
     assert voted == [(0,), (0, 1)]
+    assert shades[0].tolist() == [list(green)]
+    assert list(green) in shades[1].tolist()  # beside the sheet's
+    assert len(shades[1]) > 1
+    plate = replace(frame, role="background")
+    hinted.colorize(Shot(sketch_clip(1, 96, 128), [plate, sheet, frame]))
+    assert voted[2:] == [(0, 1, 2)]
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [replace(frame, role=None), sheet]))
     assert [area.references for area in asked[2]] == [(0, 1)]
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, frame], Labels(halves(1, 96, 128))))
     assert len(asked) == 3
-    assert len(voted) == 2
+    assert len(voted) == 3
 
 
 @pytest.mark.parametrize("ground", [0, 255])

@@ -285,24 +285,6 @@ def test_what_is_found_in_a_picture_of_the_place_keeps_the_models_colours(embedd
     assert np.allclose(place.colours, 0.5)
 
 
-def test_a_vote_is_on_what_frames_show_behind_too_and_beside_it_places_are_told_apart(embedded):
-    """The same carrier is asked both ways, in either order: what lies behind has colours in a vote alone."""
-    (cut_out, where), (frame, _) = picture(), picture(colours=(GREEN, RED, (230, 200, 40)))
-    everywhere, drawing = np.ones((160, 240), bool), figure()
-    carrier = Carrier(embedded, [cut_out, frame], [where, everywhere], [~everywhere, everywhere])
-
-    def shades(vote):
-        return {tuple(shade) for shade in (vote.shades * 255).round().astype(int).tolist()}
-
-    for _ in range(2):
-        vote = carrier.vote(drawing[1], (0, 1))
-        assert vote is not None
-        assert {RED, BLUE, GREEN, (230, 200, 40), (255, 255, 255)} <= shades(vote)
-        area = [Area(everywhere, (0, 1))]
-        apart = carrier.recoloured(GREY, drawing[1], area, np.zeros((160, 240), np.int32)).votes[0]
-        assert shades(apart) == {RED, BLUE, GREEN}
-
-
 def test_whole_frames_are_asked_at_every_place_and_mix_nothing_in(embedded):
     shown, _ = picture()
     fills, lines, there = figure(at=(100, 84))

@@ -582,14 +582,14 @@ class _Carrying:
             return
         self._seen = [codec.letterbox(r, self._fine, native, ground) for r in shot.references]
         self._plates = _plates(shot, labels, whole)
-        # Frames of the shot are followed cell by cell, also where sheets lie beside them; a picture that does not say what it is
-        # may be a plate, then. Frames that labels name are left to the model and its hints.
-        free = shot.labels is None and self._trust is not None and bool(whole)
-        self._followed = frames_only or (free and all(shot.references[r].role == "frame" for r in whole))
+        # Frames of the shot are followed cell by cell, also where sheets and a plate lie beside them; a picture that does not say
+        # what it is may be a plate, then. Frames that labels name are left to the model and its hints.
+        free = shot.labels is None and self._trust is not None
+        self._followed = frames_only or (free and any(shot.references[r].role == "frame" for r in whole))
         if shot.labels is None or not frames_only:
             paper = shot.labels is None and ground > 0  # then the white around a sheet is the place behind
             shows = [picture.shown | paper for picture in self._seen]
-            behind = None if frames_only else [~picture.shown | (r in whole) for r, picture in enumerate(self._seen)]
+            behind = None if self._followed else [~picture.shown | (r in whole) for r, picture in enumerate(self._seen)]
             if self._followed:
                 self._frame_areas = {r: trust.frame_areas(picture.lines) for r, picture in whole.items()}
             self._carrier = Carrier(model.matcher, self._seen, shows, behind, paper)

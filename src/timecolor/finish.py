@@ -239,10 +239,10 @@ def plate_of(reference: Reference, height: int, width: int, labels: frozenset[in
     if not reference.shows_frame(height, width):
         return None
     # Lines of the moment that a frame shows must not haunt the others.
-    behind = reference.role == "background"
-    image = reference.image if behind else without_lines(reference.image)
+    background = reference.role == "background"
+    image = reference.image if background else without_lines(reference.image)
     picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if len(image) > height else cv2.INTER_CUBIC)
-    return Plate(picture, labels, lined=_lined(picture) if behind else None)
+    return Plate(picture, labels, lined=_lined(picture) if background else None)
 
 
 def _lined(picture: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:

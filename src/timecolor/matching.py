@@ -71,7 +71,7 @@ class Carrier:
     ) -> None:
         self._matcher, self._pictures, self._shown, self._paper = matcher, pictures, shown, paper
         self._behind = [np.zeros_like(known) for known in shown] if behind is None else behind
-        self._groups: dict[tuple[tuple[int, ...], bool], _Group | None] = {}
+        self._groups: dict[tuple[int, ...], _Group | None] = {}
 
     def recoloured(
         self,
@@ -109,24 +109,24 @@ class Carrier:
     def vote(self, lines: UInt8[np.ndarray, "h w"], references: tuple[int, ...]) -> Vote | None:
         """Which of these references' colours each place of a drawing may have; None where nothing is seen of them.
 
-        lines: the drawing's, their darkness. What they show behind counts as all else.
+        lines: the drawing's, their darkness.
         """
-        group = self._group(references, apart=False)
+        group = self._group(references)
         if group is None:
             return None
         everywhere = np.ones(lines.shape, bool)
         shares = group.shares(self._matcher, lines, everywhere)[:, :-1].cpu().numpy()
         return Vote(_at_places(everywhere), shares, group.shades, group.alike, mixed=False)
 
-    def _group(self, references: tuple[int, ...], apart: bool = True) -> "_Group | None":
-        """apart: whether what is behind is told from the rest."""
-        key = references, apart
-        if key not in self._groups:
-            seen = [(self._pictures[r], self._shown[r], self._behind[r] & apart) for r in references]
-            usable = [its for its in seen if _at_places(its[1]).any()]
-            found = any(_at_places(shown & ~behind).any() for _, shown, behind in usable)
-            self._groups[key] = _Group.of(self._matcher, usable) if found else None
-        return self._groups[key]
+    def _group(self, references: tuple[int, ...]) -> "_Group | None":
+        if references not in self._groups:
+            usable = [r for r in references if _at_places(self._shown[r]).any()]
+            group = None
+            if any(_at_places(self._shown[r] & ~self._behind[r]).any() for r in usable):
+                seen = [(self._pictures[r], self._shown[r], self._behind[r]) for r in usable]
+                group = _Group.of(self._matcher, seen)
+            self._groups[references] = group
+        return self._groups[references]
 
 
 @dataclass(frozen=True, slots=True)
