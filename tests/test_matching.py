@@ -32,8 +32,8 @@ def small() -> Matcher:
 def attending() -> Matcher:
     """A matcher whose attention says something, as after training."""
     torch.manual_seed(0)
-    matcher = Matcher(MatcherConfig((8, 16), 8, attention=2)).eval()
-    for layer in matcher.attention:
+    matcher = Matcher(MatcherConfig((8, 8, 16), 8, attention=2, closer=1)).eval()
+    for layer in (*matcher.attention, *matcher.closer):
         for part in (layer.out, layer.narrow):
             torch.nn.init.normal_(part.weight, std=0.3)
         torch.nn.init.normal_(layer.theirs, std=0.3)
@@ -224,7 +224,32 @@ def test_a_drawing_looks_at_its_references_in_any_order_and_they_not_at_it(atten
         blank = attending.of_area(torch.zeros(2, 64, 96))
         torch.testing.assert_close(attending.of_area(drawing, [blank]).places, alone)
     assert (beside - alone).abs().max() > 0.01
-    assert [len(view.tokens) for view in seen] == [2, 2]
+    assert [[layers.shape[0] for layers in view.tokens] for view in seen] == [[2, 1], [2, 1]]
+
+
+def test_pictures_described_at_once_are_described_as_alone(attending):
+    """Boxes of one size and of others, with as many tokens of references and with fewer, none, and a blank picture."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = (torch.rand(6, 2, 64, 96, generator=generator) > 0.7).float()
+    pictures[:, 1] = 0
+    for picture, (y, x, height, width) in zip(
+        pictures, ((0, 0, 64, 96), (0, 0, 64, 96), (20, 30, 10, 20), (24, 40, 10, 20), (2, 60, 40, 36)), strict=False
+    ):
+        picture[1, y : y + height, x : x + width] = 1
+    with torch.inference_mode():
+        seen = [attending.of_area(picture) for picture in pictures]
+        references = [seen[1:3], [seen[2]], [], seen[3:6], [seen[5]], seen[:1]]
+        alone = [attending.of_area(*each) for each in zip(pictures, references, strict=True)]
+        at_once = attending.of_areas(pictures, references)
+        for one, other in zip(alone, at_once, strict=True):
+            torch.testing.assert_close(one.places, other.places, atol=1e-4, rtol=1e-4)
+            assert [layers.shape for layers in one.tokens] == [layers.shape for layers in other.tokens]
+        assert not at_once[5].places.any()
+        # With boxes of whole 16 pixels: described a little differently, where the area is too.
+        wider = attending.of_areas(pictures, references, 16)
+    at = pictures[2, 1, 1::2, 1::2] > 0
+    assert 0 < (wider[2].places - alone[2].places)[:, at].abs().max() < 1
+    torch.testing.assert_close(wider[0].places, alone[0].places, atol=1e-4, rtol=1e-4)
 
 
 def test_a_figure_so_small_that_few_places_show_it_is_sought_beside_its_paper(embedded):

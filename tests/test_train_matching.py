@@ -71,7 +71,9 @@ def test_shapes_and_ranges():
     assert batch.parts.shape == batch.counted.shape == (4, 32, 48)
     assert batch.theirs.shape == batch.shown.shape == (4, 2, 32, 48)
     for picture in (batch.drawing, batch.references):
-        assert 0 <= picture.min() < picture.max() <= 1
+        assert picture.dtype == torch.uint8
+        assert set(picture[..., 1, :, :].unique().tolist()) <= {0, 255}
+        assert picture[..., 0, :, :].max() > 200
     assert batch.counted.any(dim=(1, 2)).all()
     assert batch.shown.any(dim=(1, 2, 3)).all()
 
@@ -102,7 +104,7 @@ def test_frames_show_the_place_too_and_cut_outs_do_not():
 def test_some_drawings_are_taken_from_the_coloured_one():
     drawn, taken = (pairs(augment=True, frames=0.0, labelled=0.0, extracted=share) for share in (0.0, 1.0))
     assert not torch.equal(drawn.drawing, taken.drawing)
-    assert (taken.drawing[:, 0] > 0.5).flatten(1).any(dim=1).all()
+    assert (taken.drawing[:, 0] > 127).flatten(1).any(dim=1).all()
     assert drawn.parts.shape == taken.parts.shape
 
 
@@ -113,7 +115,7 @@ def test_parts_lie_where_the_lines_are():
         (batch.drawing[:, 0], batch.parts, batch.counted),
         (batch.references[:, 0, 0], batch.theirs[:, 0], batch.shown[:, 0]),
     ):
-        dark = torch.nn.functional.max_pool2d(lines[:, None], 6, 2, 2)[:, 0] > 0.2
+        dark = torch.nn.functional.max_pool2d(lines[:, None] / 255, 6, 2, 2)[:, 0] > 0.2
         h, w = parts.shape[1:]
         borders = (parts[:, :, 1:] >> 1 != parts[:, :, :-1] >> 1) & where[:, :, 1:] & where[:, :, :-1]
         at = dark[:, :h, :w][:, :, 1:]
@@ -128,24 +130,24 @@ class _Knowing(Matcher):
         self.told = iter(told)
         self.table = torch.nn.functional.normalize(torch.randn(256, 64, generator=torch.Generator().manual_seed(0)), dim=1)
 
-    def of_area(self, picture: torch.Tensor, references: Sequence[Described] = ()) -> Described:
-        return Described(self.table[next(self.told).long()].movedim(-1, 0), [])
+    def of_areas(self, pictures: torch.Tensor, references: Sequence[Sequence[Described]], multiple: int = 1) -> list[Described]:
+        return [Described(self.table[next(self.told).long()].movedim(-1, 0), []) for _ in pictures]
 
     def likeness(self, queries, keys):
         return (40 * (queries @ keys.mT - 1)).exp(), torch.full(queries.shape[:2], np.exp(-25.0))
 
 
 def test_the_loss_is_small_for_one_who_knows_and_large_for_one_who_errs():
-    batch = pairs(frames=0.0, labelled=1.0)
     preset = replace(DEBUG, queries=64, keys=1024)
+    batch = pairs(frames=0.0, labelled=1.0, queries=64, keys=1024)
     told = torch.cat([batch.theirs.flatten(0, 1), batch.parts])
-    knows, about = losses(_Knowing(told), batch, preset, torch.Generator().manual_seed(0))
+    knows, about = losses(_Knowing(told), batch, preset)
     assert knows.shape == (4,)
     assert knows.max() < 1
     assert about["found"] > 0.95
     # The drawings' parts are taken for their neighbours' in the table.
     wrong = torch.cat([batch.theirs.flatten(0, 1), batch.parts + 2])
-    errs, about = losses(_Knowing(wrong), batch, preset, torch.Generator().manual_seed(0))
+    errs, about = losses(_Knowing(wrong), batch, preset)
     assert errs.min() > 1
     assert about["found"] < 0.2
 
@@ -153,9 +155,9 @@ def test_the_loss_is_small_for_one_who_knows_and_large_for_one_who_errs():
 def test_loss_falls_on_one_batch():
     preset = replace(DEBUG, queries=64, keys=512, rate=1e-2, tone=0.0)
     lesson = Matching(preset, CPU)
-    batch, optimizers, found = pairs(frames=0.0, labelled=1.0), lesson.optimizers(), []
+    batch, optimizers, found = pairs(frames=0.0, labelled=1.0, queries=64, keys=512), lesson.optimizers(), []
     for _ in range(60):
-        loss = losses(lesson.model, batch, preset, torch.Generator().manual_seed(0))[0].mean()
+        loss = losses(lesson.model, batch, preset)[0].mean()
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
@@ -172,17 +174,17 @@ def test_attention_is_learned_beside_what_is_known(tmp_path):
     looking.fill_in(tmp_path / "plain.safetensors")
     plain.fill_in(tmp_path / "plain.safetensors")
     batch = pairs(frames=0.0, labelled=1.0)
-    before, same_as = (losses(x.model, batch, x.preset, torch.Generator().manual_seed(0))[0] for x in (looking, plain))
+    before, same_as = (losses(x.model, batch, x.preset)[0] for x in (looking, plain))
     torch.testing.assert_close(before, same_as)
 
     def described(reference: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return looking.model.of_area(batch.drawing[0], [looking.model.of_area(reference)]).places
+            return looking.model.of_area(batch.drawing[0] / 255, [looking.model.of_area(reference / 255)]).places
 
     one, other = batch.references[0, 0], batch.references[1, 0]
     assert torch.equal(described(one), described(other))
     for _ in range(3):
-        losses(looking.model, batch, looking.preset, torch.Generator().manual_seed(0))[0].mean().backward()
+        losses(looking.model, batch, looking.preset)[0].mean().backward()
         for optimizer in looking.optimizers():
             optimizer.step()
     assert not torch.allclose(described(one), described(other))
@@ -193,18 +195,18 @@ def test_attention_is_learned_beside_what_is_known(tmp_path):
 def test_a_refined_matcher_starts_as_what_it_grew_from_and_learns_in_all_it_has_more(tmp_path):
     plain = Matching(DEBUG, CPU)
     plain.save(tmp_path / "plain.safetensors", plain.model.state_dict(), 0)
-    deeper = Matching(replace(DEBUG, model=MatcherConfig((8, 16, 16), 8, attention=2, refined=True), rate=1e-2), CPU)
+    deeper = Matching(replace(DEBUG, model=MatcherConfig((8, 16, 16), 8, attention=2, refined=True, closer=1), rate=1e-2), CPU)
     deeper.fill_in(tmp_path / "plain.safetensors")
     plain.fill_in(tmp_path / "plain.safetensors")
     batch = pairs(frames=0.0, labelled=1.0)
-    before, same_as = (losses(x.model, batch, x.preset, torch.Generator().manual_seed(0))[0] for x in (deeper, plain))
+    before, same_as = (losses(x.model, batch, x.preset)[0] for x in (deeper, plain))
     torch.testing.assert_close(before, same_as)
 
-    more = {k: v for k, v in deeper.model.named_parameters() if k.startswith(("refine", "coarse", "attention"))}
-    assert {k.split(".")[0] for k in more} == {"refine", "coarse", "attention"}
+    more = {k: v for k, v in deeper.model.named_parameters() if k.startswith(("refine", "coarse", "attention", "closer"))}
+    assert {k.split(".")[0] for k in more} == {"refine", "coarse", "attention", "closer"}
     optimizers, start = deeper.optimizers(), {k: v.detach().clone() for k, v in more.items()}
     for _ in range(3):
-        losses(deeper.model, batch, deeper.preset, torch.Generator().manual_seed(0))[0].mean().backward()
+        losses(deeper.model, batch, deeper.preset)[0].mean().backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()

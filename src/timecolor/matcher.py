@@ -6,16 +6,17 @@ model's pointer is.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timecolor.shapes import Float
+from timecolor.shapes import Bool, Float
 
 STRIDE = 2  # pixels to a described place
 # Pixels around an area that are looked at too; a multiple of the stride. With fewer, maps at stride 16 may be one column wide,
@@ -28,8 +29,9 @@ WAVES = 4  # by which attention is told where in its picture a token is, an axis
 
 @dataclass(frozen=True, slots=True)
 class MatcherConfig:
-    """widths: channels at strides 2, 4, 8 ...; describe: numbers to a place; attention: layers of it.
+    """widths: channels at strides 2, 4, 8 ...; describe: numbers to a place.
 
+    attention, closer: layers of it among cells one, and then two, strides above the deepest.
     refined: whether maps between the deepest and the finest have a residual block more and describe places themselves too.
     """
 
@@ -37,20 +39,28 @@ class MatcherConfig:
     describe: int = 64
     attention: int = 0
     refined: bool = False
+    closer: int = 0
 
 
 class Described(NamedTuple):
-    """A picture's descriptions, and the tokens that others may look at, of each layer of attention: none where it is blank."""
+    """A picture's descriptions, and the tokens that others may look at at each stride that has attention, none where it is blank."""
 
     places: Float[Tensor, "d y x"]
-    tokens: Sequence[Float[Tensor, "n c"]]
+    tokens: Sequence[Float[Tensor, "layers n c"]]
+
+
+class Others(NamedTuple):
+    """Tokens that pictures may look at beside their own, at one stride. there: where there are any; None = everywhere."""
+
+    tokens: Float[Tensor, "b layers m c"]
+    there: Bool[Tensor, "b m"] | None
 
 
 class Matcher(nn.Module):
     """A U-Net over line art. The same network reads drawing and reference.
 
-    One stride above the deepest its cells are tokens: those of a picture look at one another, and those of a drawing at its
-    references' too. References never look at the drawing, so they are described once a shot.
+    One and two strides above the deepest its cells are tokens: those of a picture look at one another, and those of a drawing
+    at its references' too. References never look at the drawing, so they are described once a shot.
 
     scale: of the cosine between two descriptions, in the softmax. nothing: the description of "in no reference".
     """
@@ -65,6 +75,7 @@ class Matcher(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in ups)
         self.join = nn.ModuleList(_Conv(b, b) for _, b in ups)
         self.attention = nn.ModuleList(_Attention(widths[-2]) for _ in range(config.attention))
+        self.closer = nn.ModuleList(_Attention(widths[-3]) for _ in range(config.closer))
         between = widths[-2:0:-1] if config.refined else ()
         self.refine = nn.ModuleList(_Residual(b, silent=True) for b in between)
         coarse = [nn.Conv2d(b, config.describe, 1, bias=False) for b in between]
@@ -77,11 +88,11 @@ class Matcher(nn.Module):
         self.nothing_bias = nn.Parameter(torch.zeros(()))
 
     def forward(
-        self, drawings: Float[Tensor, "b 2 h w"], references: Sequence[Described] = ()
-    ) -> tuple[Float[Tensor, "b d y x"], list[Tensor]]:
-        """Descriptions at every `STRIDE`-th pixel, and tokens (b n c) of each layer.
+        self, drawings: Float[Tensor, "b 2 h w"], others: Sequence[Others] = ()
+    ) -> tuple[Float[Tensor, "b d y x"], list[Float[Tensor, "b layers n c"]]]:
+        """Descriptions at every `STRIDE`-th pixel, and tokens at each stride that has attention.
 
-        drawings: darkness of lines and the area, in [0, 1]. references: those that they are compared with.
+        drawings: darkness of lines and the area, in [0, 1]. others: those of what they are compared with, at the same strides.
         """
         h, w = drawings.shape[-2:]
         padded = F.pad(drawings, (0, w % STRIDE, 0, h % STRIDE))
@@ -95,8 +106,10 @@ class Matcher(nn.Module):
         for i, (up, join) in enumerate(zip(self.up, self.join, strict=True)):
             beside = seen.pop()
             x = join(beside + _widened(up(x), beside))
-            if not i:
-                x, tokens = self._attended(x, references)
+            layers = (self.attention, self.closer)[i] if i < 2 else ()
+            if layers:
+                x, shown = _attended(x, layers, others[len(tokens)] if others else None)
+                tokens.append(shown)
             if i < len(self.refine):
                 x = self.refine[i](x)
                 coarse = self.coarse[i](x)
@@ -104,29 +117,31 @@ class Matcher(nn.Module):
         found = self.head(x)
         return found if described is None else found + _widened(described, found), tokens
 
-    def _attended(self, x: Tensor, references: Sequence[Described]) -> tuple[Tensor, list[Tensor]]:
-        own, where, tokens = x.flatten(2).mT, _waves(*x.shape[2:]).to(x), []
-        for i, layer in enumerate(self.attention):
-            theirs = [r.tokens[i] for r in references if r.tokens]
-            own, shown = layer(own, where, torch.cat(theirs).expand(len(x), -1, -1) if theirs else None)
-            tokens.append(shown)
-        return own.mT.unflatten(2, x.shape[2:]), tokens
-
     def of_area(self, picture: Float[Tensor, "2 h w"], references: Sequence[Described] = ()) -> Described:
         """What `forward` finds of one picture, worked out where its area lies; descriptions are 0 elsewhere."""
-        h, w = picture.shape[1:]
-        found, tokens = picture.new_zeros(self.config.describe, -(-h // STRIDE), -(-w // STRIDE)), []
-        at = picture[1].nonzero()
-        if len(at):
-            low = (at.amin(0) - AROUND).clamp(min=0) // STRIDE * STRIDE
-            y, x = low.tolist()
-            y1, x1 = (at.amax(0) + 1 + AROUND).tolist()
-            here, tokens = self(picture[None, :, y:y1, x:x1], references)
-            rows, columns = here.shape[2:]
-            found = F.pad(
-                here[0], (x // STRIDE, found.shape[2] - x // STRIDE - columns, y // STRIDE, found.shape[1] - y // STRIDE - rows)
-            )
-        return Described(found, [layer[0] for layer in tokens])
+        return self.of_areas(picture[None], [references])[0]
+
+    def of_areas(
+        self, pictures: Float[Tensor, "b 2 h w"], references: Sequence[Sequence[Described]], multiple: int = 1
+    ) -> list[Described]:
+        """`of_area` of each picture with its own references; boxes of one size go through the network at once.
+
+        multiple: sides of boxes are whole ones of it, as far as a picture goes, so that fewer sizes are met.
+        """
+        h, w = pictures.shape[2:]
+        nowhere = pictures.new_zeros(self.config.describe, -(-h // STRIDE), -(-w // STRIDE))
+        layers = zip((self.config.attention, self.config.closer), self.config.widths[-2::-1], strict=False)
+        blank = Described(nowhere, [pictures.new_zeros(n, 0, c) for n, c in layers if n])
+        found = [blank] * len(pictures)
+        for (height, width), members in _boxes(pictures[:, 1] > 0, multiple).items():
+            cut = torch.stack([pictures[i, :, y : y + height, x : x + width] for i, y, x in members])
+            places, tokens = self(cut, _together([[blank, *references[i]] for i, _, _ in members]))
+            rows, columns = places.shape[2:]
+            for j, (i, y, x) in enumerate(members):
+                top, left = y // STRIDE, x // STRIDE
+                around = (left, nowhere.shape[2] - left - columns, top, nowhere.shape[1] - top - rows)
+                found[i] = Described(F.pad(places[j], around), [each[j] for each in tokens])
+        return found
 
     def likeness(self, queries: Float[Tensor, "b q d"], keys: Float[Tensor, "b k d"]) -> tuple[Tensor, Tensor]:
         """How like each place is to each of a reference's (b q k), and to none of them (b q), against the likest, which has 1.
@@ -201,15 +216,65 @@ class _Attention(nn.Module):
         nn.init.zeros_(self.narrow.weight)
 
     def forward(
-        self, own: Float[Tensor, "b n c"], where: Float[Tensor, "n w"], theirs: Float[Tensor, "b m c"] | None
+        self,
+        own: Float[Tensor, "b n c"],
+        where: Float[Tensor, "n w"],
+        theirs: Float[Tensor, "b m c"] | None,
+        there: Bool[Tensor, "b m"] | None,
     ) -> tuple[Float[Tensor, "b n c"], Float[Tensor, "b n c"]]:
-        """The tokens as they leave, and as others may see them."""
+        """The tokens as they leave, and as others may see them. theirs, there: see `Others`."""
         shown = self.norm(own) + self.where(where)
         seen = shown if theirs is None else torch.cat([shown, theirs + self.theirs], dim=1)
         looks = ((self.query, shown), (self.key, seen), (self.value, seen))
         q, k, v = (look(x).unflatten(2, (HEADS, -1)).transpose(1, 2) for look, x in looks)
-        own = own + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        mask = None if there is None else torch.cat([there.new_ones(own.shape[:2]), there], dim=1)[:, None, None]
+        own = own + self.out(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
         return own + self.narrow(F.silu(self.wide(self.after(own)))), shown
+
+
+def _attended(
+    x: Float[Tensor, "b c y x"], layers: Iterable[nn.Module], others: Others | None
+) -> tuple[Float[Tensor, "b c y x"], Float[Tensor, "b layers n c"]]:
+    """The map after all layers, and the tokens that others may look at."""
+    own, where, tokens = x.flatten(2).mT, _waves(*x.shape[2:]).to(x), []
+    for i, layer in enumerate(layers):
+        theirs, there = (None, None) if others is None else (others.tokens[:, i], others.there)
+        own, shown = layer(own, where, theirs, there)
+        tokens.append(shown)
+    return own.mT.unflatten(2, x.shape[2:]), torch.stack(tokens, dim=1)
+
+
+def _together(references: Sequence[Sequence[Described]]) -> list[Others]:
+    """What each picture of a batch may look at, at every stride, filled up to the same number."""
+    of_each = [[torch.cat(tokens, dim=1) for tokens in zip(*(r.tokens for r in own), strict=True)] for own in references]
+    found = []
+    for tokens in zip(*of_each, strict=True):
+        counts = torch.tensor([x.shape[1] for x in tokens])
+        most = int(counts.max())
+        there = torch.arange(most) < counts[:, None]
+        filled = torch.stack([F.pad(x, (0, 0, 0, most - x.shape[1])) for x in tokens])
+        found.append(Others(filled, None if bool(there.all()) else there.to(filled.device)))
+    return found
+
+
+def _boxes(areas: Bool[Tensor, "b h w"], multiple: int) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
+    """By height and width, whose boxes they are of, and their tops and left sides. Those without an area have none."""
+    found: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    sides = [areas.any(axis).cpu().numpy() for axis in (2, 1)]
+    for i, of_one in enumerate(zip(*sides, strict=True)):
+        if of_one[0].any():
+            (y, height), (x, width) = (_span(along, multiple) for along in of_one)
+            found.setdefault((height, width), []).append((i, y, x))
+    return found
+
+
+def _span(along: np.ndarray, multiple: int) -> tuple[int, int]:
+    """Where a box begins along an axis, and its length."""
+    at = along.nonzero()[0]
+    low = max(int(at[0]) - AROUND, 0) // STRIDE * STRIDE
+    end = min(int(at[-1]) + 1 + AROUND, len(along))
+    length = min(-(-(end - low) // multiple) * multiple, len(along))
+    return min(low, (len(along) - length) // STRIDE * STRIDE), length
 
 
 def _widened(x: Float[Tensor, "b c y x"], to: Float[Tensor, "b d rows columns"]) -> Float[Tensor, "b c rows columns"]:

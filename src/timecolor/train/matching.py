@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from timecolor import codec, propagation, weights
 from timecolor.geometry import Clip
 from timecolor.matcher import STRIDE, Matcher
-from timecolor.shapes import Bool, Float, UInt8
+from timecolor.shapes import Bool, Int, UInt8
 from timecolor.shot import Reference
 from timecolor.sketch import SketchStyle, extract_lines, lines_in
 from timecolor.train.art import Art
@@ -31,14 +31,17 @@ STYLES: tuple[SketchStyle, ...] = ("clean", "drawn", "soft", "thick", "extracted
 class Pairs(NamedTuple):
     """A batch.
 
-    drawing, references: darkness of lines, and the area that they are of and that is asked for or shown, in [0, 1]. parts,
+    drawing, references: darkness of lines, and the area that they are of and that is asked for or shown (255, else 0). parts,
     theirs: palette indices of `world`, two to a slot, below 2 = the place behind, at the places that the matcher describes.
+    asked, known: numbers of the places that are compared, of the drawing's and of all its references'.
     """
 
-    drawing: Float[Tensor, "b 2 h w"]
+    drawing: UInt8[Tensor, "b 2 h w"]
     parts: UInt8[Tensor, "b y x"]
-    references: Float[Tensor, "b r 2 h w"]
+    references: UInt8[Tensor, "b r 2 h w"]
     theirs: UInt8[Tensor, "b r y x"]
+    asked: Int[Tensor, "b q"]
+    known: Int[Tensor, "b k"]
 
     @property
     def counted(self) -> Bool[Tensor, "b y x"]:
@@ -95,13 +98,25 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
     if not area.all():
         lines = lines_in(lines, area)
     seen = [_seen(reference, theirs, preset, clip, rng, augment) for reference, theirs in scene.found]
-    blank = (np.zeros((2, clip.height, clip.width), np.float32), np.zeros((clip.height, clip.width), np.uint8))
+    blank = (np.zeros((2, clip.height, clip.width), np.uint8), np.zeros((clip.height, clip.width), np.uint8))
     seen += [blank] * (preset.references - len(seen))
-    drawing = np.stack([lines.astype(np.float32) / 255, area.astype(np.float32)])
+    drawing = np.stack([lines, area * np.uint8(255)])
     if augment and rng.random() < 0.5:
         drawing, parts = drawing[..., ::-1], parts[..., ::-1]
     pictures, theirs = (np.stack(x) for x in zip(*seen, strict=True))
-    return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in (drawing, parts[PLACES], pictures, theirs[PLACES]))
+    parts, theirs = parts[PLACES], theirs[PLACES]
+    asked = _asked(parts.ravel(), drawing[1][PLACES].ravel() > 0, preset.queries, rng)
+    shown = pictures[:, 1][PLACES].ravel() > 0
+    known = np.argsort(rng.random(len(shown)) - shown)[: preset.keys]  # those that show something first
+    found = drawing, parts, pictures, theirs, asked, known
+    return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in found)
+
+
+def _asked(parts: np.ndarray, counted: np.ndarray, queries: int, rng: np.random.Generator) -> np.ndarray:
+    """Some of the places (n) that count: half as they come, half so that a small part counts nearly as much as a large one."""
+    sizes = np.bincount(parts[counted], minlength=256).clip(1)
+    small = sizes[parts] ** -0.8 * counted
+    return rng.choice(len(parts), queries, p=(counted / counted.sum() + small / small.sum()) / 2)
 
 
 def _of_world(preset: MatcherPreset, clip: Clip, seed: int, index: int, rng: np.random.Generator, augment: bool) -> _Scene:
@@ -189,7 +204,7 @@ def _seen(
             alpha = moved
     picture = codec.letterbox(Reference(image, alpha, reference.role), clip)
     parts = cv2.resize(parts, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST)
-    seen = np.stack([picture.lines.astype(np.float32) / 255, picture.shown.astype(np.float32)])
+    seen = np.stack([picture.lines, picture.shown * np.uint8(255)])
     mirrored = augment and rng.random() < 0.5
     return (seen[..., ::-1], parts[..., ::-1]) if mirrored else (seen, parts)
 
@@ -216,6 +231,7 @@ class Matching:
         grown = replace(
             known.config,
             attention=max(known.config.attention, model.attention),
+            closer=max(known.config.closer, model.closer),
             refined=known.config.refined or model.refined,
         )
         if grown != model:
@@ -238,8 +254,8 @@ class Matching:
         return loader(Steps(self.preset, self._art), self.preset, start)
 
     def losses(self, batch: Pairs, generator: torch.Generator) -> Tensor:
-        """See `losses`."""
-        return losses(self.model, batch, self.preset, generator)[0]
+        """See `losses`; what is by chance was drawn with the batch."""
+        return losses(self.model, batch, self.preset, self.preset.boxes)[0]
 
     def measured(self) -> dict[str, float]:
         """The loss, and the shares of places whose part, or "nothing", is likelier than all else together."""
@@ -250,7 +266,7 @@ class Matching:
             self._validation = [make_pairs(preset, preset.views[0], HELD_OUT_SEED, range(a, b), False) for a, b in edges]
         found: dict[str, list[float]] = {}
         for batch in self._validation:
-            each_loss, shares = losses(self.model, batch, preset, torch.Generator().manual_seed(0))
+            each_loss, shares = losses(self.model, batch, preset)
             for name, value in (("loss", each_loss.mean()), *shares.items()):
                 found.setdefault(name, []).append(float(value))
         return {name: round(float(np.nanmean(values)), 4) for name, values in found.items()}
@@ -260,44 +276,35 @@ class Matching:
         weights.save_matcher(path, self.model, average, steps=steps, seed=self.preset.seed)
 
 
-def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-    """For each sample minus the log-probability of the part, over a sample of the drawing's places; how often it is over half.
+def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset, multiple: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
+    """For each sample minus the log-probability of the part, over the places asked for; how often it is over half.
 
-    Half of the sample is of places as they come, half so that a small part counts nearly as much as a large one.
+    multiple: see `Matcher.of_areas`.
     """
-    # What is drawn by chance is drawn where the batch is, so that every device sees the same.
-    at, shown = _sampled(batch, preset.queries, generator), batch.shown.flatten(1).float()
-    known = torch.multinomial(shown + 1e-6, min(preset.keys, shown.shape[1]), generator=generator)
-    asked = batch.parts.flatten(1).gather(1, at).long()[..., None]
-    parts, there = batch.theirs.flatten(1).gather(1, known).long(), shown.gather(1, known)
-    sent = (x.to(matcher.scale.device) for x in (batch.drawing, batch.references, at, known, asked, parts, there))
-    drawing, pictures, at, known, asked, parts, there = sent
+    batch = Pairs(*(x.to(matcher.scale.device) for x in batch))
+    count, of_each = batch.references.shape[:2]
+    pictures = matcher.of_areas(batch.references.flatten(0, 1) / 255, [()] * (count * of_each), multiple)
+    seen = [pictures[i : i + of_each] for i in range(0, len(pictures), of_each)]
+    drawn = matcher.of_areas(batch.drawing / 255, seen, multiple)
 
-    seen = [[matcher.of_area(picture) for picture in each] for each in pictures]
-    own = torch.stack([matcher.of_area(*each).places for each in zip(drawing, seen, strict=True)]).flatten(2)
-    theirs = torch.stack([torch.cat([picture.places.flatten(1) for picture in each], dim=1) for each in seen])
-    queries = own.gather(2, at[:, None].expand(-1, own.shape[1], -1)).mT
-    keys = theirs.gather(2, known[:, None].expand(-1, theirs.shape[1], -1)).mT
+    own = torch.stack([x.places for x in drawn]).flatten(2)
+    shown = torch.stack([x.places for x in pictures]).unflatten(0, (count, of_each)).transpose(1, 2).flatten(2)
+    asked, known = batch.asked, batch.known
+    parts, theirs = batch.parts.flatten(1).gather(1, asked).long()[..., None], batch.theirs.flatten(1).gather(1, known).long()
+    there = batch.shown.flatten(1).gather(1, known)
+    queries = own.gather(2, asked[:, None].expand(-1, own.shape[1], -1)).mT
+    keys = shown.gather(2, known[:, None].expand(-1, shown.shape[1], -1)).mT
     fits, nothing = matcher.likeness(queries, keys)
     # Parts by number, so that one product sums over the places of each.
-    of_part = F.one_hot(parts, 256).float() * (there / there.sum(1, keepdim=True).clamp(min=1e-6))[..., None]
+    share = there / there.sum(1, keepdim=True).clamp(min=1)
+    of_part = F.one_hot(theirs, 256).float() * share[..., None]
     by_part = fits @ of_part
-    same, other = by_part.gather(2, asked)[..., 0], by_part.gather(2, asked ^ 1)[..., 0]
+    same, other = by_part.gather(2, parts)[..., 0], by_part.gather(2, parts ^ 1)[..., 0]
     held = of_part.amax(1) > 0
-    toned = held.gather(1, asked[..., 0])
-    found = toned | held.gather(1, asked[..., 0] ^ 1)
+    toned = held.gather(1, parts[..., 0])
+    found = toned | held.gather(1, parts[..., 0] ^ 1)
     part = (torch.where(found, same + other, nothing) / (by_part.sum(2) + nothing)).clamp(min=1e-9).log()
     tone = torch.where(toned, (same / (same + other).clamp(min=1e-30)).clamp(min=1e-6).log(), 0.0)
     right = part.detach() > float(np.log(0.5))
     about = {"found": right[found].float().mean(), "nothing": right[~found].float().mean()}
     return -(part + preset.tone * tone).mean(1), about
-
-
-def _sampled(batch: Pairs, queries: int, generator: torch.Generator) -> Tensor:
-    """Places (b, queries) among those asked for."""
-    counted, parts = batch.counted.flatten(1), batch.parts.flatten(1).long()
-    sizes = torch.zeros(len(parts), 256).scatter_add_(1, parts, counted.float())
-    small = sizes.clamp(min=1).pow(-0.8).gather(1, parts) * counted
-    even = counted / counted.sum(1, keepdim=True).clamp(min=1)
-    weight = even + small / small.sum(1, keepdim=True).clamp(min=1e-9)
-    return torch.multinomial(weight + 1e-12, queries, replacement=True, generator=generator)

@@ -95,7 +95,8 @@ class MatcherPreset(Run):
     and no labels, and `plates` of these the place behind too. extracted: share of drawings that are taken from the coloured one,
     as films' are. art: share of scenes that are not of the world but of drawings by others. zoom: how large cut-outs come beside
     how they are drawn. references: of a scene, at most. queries, keys: places of a drawing and of its references that are
-    compared. tone: weight of light and shade beside the part.
+    compared. tone: weight of light and shade beside the part. boxes: pixels of which the sides of pictures' boxes are whole
+    ones, so that many go through the network at once: a GPU wants that.
     """
 
     steps: int = 3_500
@@ -112,6 +113,7 @@ class MatcherPreset(Run):
     queries: int = 192
     keys: int = 2048
     tone: float = 0.3
+    boxes: int = 1
 
 
 TOON = Preset()
@@ -185,6 +187,19 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     # And on, at a rate that falls nearly from the start. (Seed 7 is the judge's.)
     "matcher-deeper-longer-mixed": replace(
         _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=8e-4, cooldown=0.9, seed=8
+    ),
+    # Deeper again, in large batches: for a GPU.
+    "matcher-closer-mixed": replace(
+        _MIXED,
+        model=MatcherConfig(attention=6, refined=True, closer=2),
+        views=(Views(160, 240, 56, 0.2), Views(240, 360, 40, 0.8)),
+        boxes=48,
+        queries=768,
+        rate=1.5e-3,
+        cooldown=0.9,
+        seed=9,
+        steps=3_000,
+        checkpoint_every=250,
     ),
     "debug-matcher": _DEBUG_MATCHER,
     "debug-mixed": replace(_DEBUG_MATCHER, art=0.5),
