@@ -43,7 +43,7 @@ class MatcherConfig:
 
 
 class Described(NamedTuple):
-    """A picture's descriptions, and the tokens that others may look at at each stride that has attention, none where it is blank."""
+    """A picture's descriptions, and tokens that others may look at, of each stride that has attention; a blank one has none."""
 
     places: Float[Tensor, "d y x"]
     tokens: Sequence[Float[Tensor, "layers n c"]]

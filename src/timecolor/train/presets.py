@@ -188,18 +188,16 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     "matcher-deeper-longer-mixed": replace(
         _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=8e-4, cooldown=0.9, seed=8
     ),
-    # Deeper again, in large batches: for a GPU.
+    # And the drawing looks closer, from those.
     "matcher-closer-mixed": replace(
         _MIXED,
         model=MatcherConfig(attention=6, refined=True, closer=2),
-        views=(Views(160, 240, 56, 0.2), Views(240, 360, 40, 0.8)),
         boxes=48,
         queries=768,
-        rate=1.5e-3,
-        cooldown=0.9,
+        rate=1e-3,
+        cooldown=0.85,
         seed=9,
-        steps=3_000,
-        checkpoint_every=250,
+        steps=1_200,
     ),
     "debug-matcher": _DEBUG_MATCHER,
     "debug-mixed": replace(_DEBUG_MATCHER, art=0.5),
