@@ -134,6 +134,8 @@ class Matcher(nn.Module):
         blank = Described(nowhere, [pictures.new_zeros(n, 0, c) for n, c in layers if n])
         found = [blank] * len(pictures)
         for (height, width), members in _boxes(pictures[:, 1] > 0, multiple).items():
+            if pictures.is_cuda:  # its library plans convolutions for every shape it meets, which takes longer than they do
+                members += members[:1] * ((1 << (len(members) - 1).bit_length()) - len(members))
             cut = torch.stack([pictures[i, :, y : y + height, x : x + width] for i, y, x in members])
             places, tokens = self(cut, _together([[blank, *references[i]] for i, _, _ in members]))
             rows, columns = places.shape[2:]

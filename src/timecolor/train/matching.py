@@ -255,7 +255,7 @@ class Matching:
 
     def losses(self, batch: Pairs, generator: torch.Generator) -> Tensor:
         """See `losses`; what is by chance was drawn with the batch."""
-        return losses(self.model, batch, self.preset, self.preset.boxes)[0]
+        return losses(self.model, batch, self.preset)[0]
 
     def measured(self) -> dict[str, float]:
         """The loss, and the shares of places whose part, or "nothing", is likelier than all else together."""
@@ -276,16 +276,13 @@ class Matching:
         weights.save_matcher(path, self.model, average, steps=steps, seed=self.preset.seed)
 
 
-def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset, multiple: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
-    """For each sample minus the log-probability of the part, over the places asked for; how often it is over half.
-
-    multiple: see `Matcher.of_areas`.
-    """
+def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset) -> tuple[Tensor, dict[str, Tensor]]:
+    """For each sample minus the log-probability of the part, over the places asked for; how often it is over half."""
     batch = Pairs(*(x.to(matcher.scale.device) for x in batch))
     count, of_each = batch.references.shape[:2]
-    pictures = matcher.of_areas(batch.references.flatten(0, 1) / 255, [()] * (count * of_each), multiple)
+    pictures = matcher.of_areas(batch.references.flatten(0, 1) / 255, [()] * (count * of_each), preset.boxes)
     seen = [pictures[i : i + of_each] for i in range(0, len(pictures), of_each)]
-    drawn = matcher.of_areas(batch.drawing / 255, seen, multiple)
+    drawn = matcher.of_areas(batch.drawing / 255, seen, preset.boxes)
 
     own = torch.stack([x.places for x in drawn]).flatten(2)
     shown = torch.stack([x.places for x in pictures]).unflatten(0, (count, of_each)).transpose(1, 2).flatten(2)

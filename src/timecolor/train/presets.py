@@ -199,6 +199,21 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
         seed=9,
         steps=1_200,
     ),
+    # And on, in batches as a GPU wants them: ten minutes of one, if the cores beside it draw 70 scenes a second. Not run yet.
+    "matcher-large-mixed": replace(
+        _MIXED,
+        model=MatcherConfig(attention=6, refined=True, closer=2),
+        views=(Views(160, 240, 120, 0.2), Views(240, 360, 80, 0.8)),
+        boxes=48,
+        queries=768,
+        rate=1.5e-3,
+        warmup=30,
+        cooldown=0.9,
+        ema=0.98,
+        seed=10,
+        steps=450,
+        validate_every=450,
+    ),
     "debug-matcher": _DEBUG_MATCHER,
     "debug-mixed": replace(_DEBUG_MATCHER, art=0.5),
 }
