@@ -128,3 +128,13 @@ def test_the_finish_is_timed_in_every_frame(model, tmp_path):
         assert len(case["all_finish_s"]) == 3
         assert 0 < case["finish_s"] < case["shot_s_a_frame"]
     assert "| 160x96" in printed
+
+
+def test_training_is_timed_and_profiled(tmp_path):
+    printed, figures = run("training", None, tmp_path, "--device", "cpu")
+    assert figures["preset"] == "debug-matcher"
+    assert 0 <= figures["wait_s"] < figures["step_s"]
+    assert figures["device_s"] > 0
+    assert 0.05 < figures["matrix_share"] < 1
+    assert sum(figures["most"].values()) <= 1
+    assert "| debug-matcher | cpu" in printed

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from timecolor import ColorizeOptions, Colorizer, models, trust
-from timecolor.choice import CellOffers, truster
+from timecolor.choice import CellOffers, agreed, truster
 from timecolor.finish import Vote, alike, regions, to_lab
 from timecolor.propagation import darkness, fetched, ways
 from timecolor.train.judging import JudgingPreset, shots
@@ -101,6 +101,44 @@ def test_the_embedded_network_mends_what_the_model_lost_and_takes_no_ghost():
     assert np.allclose(trust.taken(offers, found)[12:16, 7:12], np.array(COAT) / 255, atol=0.05)
     ghost = truster()(offered(90, 20))
     assert (ghost[11:16, 7:12] != FRAME).all()
+
+
+def fields(region: np.ndarray, alike_too: bool) -> tuple[np.ndarray, CellOffers]:
+    """Cells that doubt between their own colours and two pictures, one that is sure of its own, and their scores."""
+    rng = np.random.default_rng(0)
+    rows, columns = region.shape
+    scores = rng.normal(0, 0.3, (rows, columns, 4))
+    scores[..., FRAME] += 0.8
+    scores[2, 3, OWN] = 1.6
+    lab = rng.uniform(0, 100, (rows, columns, 4, 3))
+    if alike_too:
+        lab[:, :, FRAME + 1] = lab[:, :, FRAME]
+    there = np.ones((rows, columns, 4), bool)
+    there[:, :, VOTED] = False
+    scores[~there] = -np.inf
+    return scores, CellOffers(lab / 100, lab, there, np.zeros((rows, columns, 4, FEATURES)), region)
+
+
+def test_a_cell_follows_its_neighbours_of_one_region():
+    one = np.zeros((6, 8), int)
+    scores, offers = fields(one, alike_too=False)
+    assert scores[2, 3].argmax() == OWN
+    found = agreed(scores, offers)
+    assert (found.argmax(axis=2) == FRAME).all()
+    assert not np.isfinite(found[:, :, VOTED]).any()
+    # What is of another region is not followed.
+    one[2, 3] = 1
+    scores, offers = fields(one, alike_too=False)
+    found = agreed(scores, offers)
+    assert found[2, 3].argmax() == OWN
+    assert np.allclose(found[2, 3], scores[2, 3])
+    # Two pictures by turns, of one colour, are of one mind; of two, each cell keeps its own.
+    scores = np.full((6, 8, 4), -5.0)
+    scores[..., OWN] = 0.5
+    scores[::2, ::2, FRAME] = scores[1::2, 1::2, FRAME] = scores[1::2, ::2, FRAME + 1] = scores[::2, 1::2, FRAME + 1] = 0.0
+    picks = [agreed(scores, fields(np.zeros((6, 8), int), x)[1]).argmax(axis=2) for x in (True, False)]
+    assert (picks[0] >= FRAME).all()
+    assert (picks[1] == OWN).mean() > 0.8
 
 
 def test_what_is_trusted_is_nearer_to_the_truth():

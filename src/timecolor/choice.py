@@ -31,6 +31,9 @@ NAMES = (
 # Lab distance within which offers are of one mind; where distances and misfits end; what a plate's are divided by.
 AGREE, FAR, WORST, LEVELS = 10.0, 60.0, 4.0, 32.0
 FEATURES = len(NAMES) + SOURCES
+# What it adds to a cell's score that a cell of its region beside it, or across a corner, takes such a colour or the same picture;
+# Lab distance of such colours; how often cells look at one another.
+BESIDE, CORNER, SUCH, ROUNDS = 0.5, 0.35, 6.0, 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,12 +173,15 @@ def judge(path: Path = EMBEDDED) -> Judge:
 class CellOffers:
     """Colours offered for each cell of a drawing, k each: the model's own first.
 
-    colours: (y, x, k, 3), in [0, 1]. there: whether there is such an offer. features: what is known of each (`trust.NAMES`).
+    colours: (y, x, k, 3), in [0, 1]. lab: the same in CIE Lab. there: whether there is such an offer. features: what is known of
+    each (`trust.NAMES`). region: the closed region that each cell is of.
     """
 
     colours: Float[np.ndarray, "y x k 3"]
+    lab: Float[np.ndarray, "y x k 3"]
     there: Bool[np.ndarray, "y x k"]
     features: Float[np.ndarray, "y x k f"]
+    region: Int[np.ndarray, "y x"]
 
 
 Trust = Callable[[CellOffers], Int[np.ndarray, "y x"]]
@@ -183,13 +189,39 @@ Trust = Callable[[CellOffers], Int[np.ndarray, "y x"]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truster:
-    """A network that gives each offer a score."""
+    """A network that gives each offer a score, which is higher where neighbours agree."""
 
     network: Network
 
     def __call__(self, offers: CellOffers) -> Int[np.ndarray, "y x"]:
         """Which offer each cell takes."""
-        return np.where(offers.there, self.network(offers.features), -np.inf).argmax(axis=2)
+        return agreed(np.where(offers.there, self.network(offers.features), -np.inf), offers).argmax(axis=2)
+
+
+def agreed(scores: Float[np.ndarray, "y x k"], offers: CellOffers) -> Float[np.ndarray, "y x k"]:
+    """Scores of cells' offers, as logarithms of odds, with what the neighbours in a cell's region are likely to take.
+
+    No line parts them, so they mostly have one colour, or what one picture shows: a field in which each knows its neighbours'
+    mean (mean field of a Potts model).
+    """
+    rows, columns, k = scores.shape
+    picture = np.diag(np.arange(k) >= PLATE).astype(np.float32)
+    links = []
+    for down, along, weight in ((0, 1, BESIDE), (1, 0, BESIDE), (1, 1, CORNER), (1, -1, CORNER)):
+        one = np.s_[: rows - down, max(0, -along) : columns - max(0, along)]
+        other = np.s_[down:, max(0, along) : columns - max(0, -along)]
+        away = np.square(offers.lab[one][:, :, :, None] - offers.lab[other][:, :, None]).sum(axis=4)
+        such = np.maximum(np.exp(-away / (2 * SUCH**2)), picture)
+        links.append((one, other, such * (weight * (offers.region[one] == offers.region[other]))[..., None, None]))
+    found = scores
+    for _ in range(ROUNDS):
+        likely = np.exp(found - found.max(axis=2, keepdims=True))
+        likely /= likely.sum(axis=2, keepdims=True)
+        found = scores.copy()
+        for one, other, such in links:
+            found[one] += np.einsum("yxij,yxj->yxi", such, likely[other])
+            found[other] += np.einsum("yxij,yxi->yxj", such, likely[one])
+    return found
 
 
 @cache

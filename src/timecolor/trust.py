@@ -168,7 +168,7 @@ def offers(
     for i, name in enumerate(NAMES):
         features[..., i] = known_of[name]
     features[:, :, np.arange(k), len(NAMES) + np.array(source)] = 1
-    return CellOffers(offered, there, features)
+    return CellOffers(offered, lab, there, features, region)
 
 
 def taken(offered: CellOffers, which: Int[np.ndarray, "y x"]) -> Float[np.ndarray, "y x 3"]:
