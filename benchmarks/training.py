@@ -96,7 +96,7 @@ def measure(preset: MatcherPreset, device: torch.device, options: Any, steps: in
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = record.parser("training", __doc__ or "", model=False)
-    parser.add_argument("--preset", default="matcher-closer-mixed")
+    parser.add_argument("--preset", default="matcher-large-mixed")
     parser.add_argument("--data", type=Path, help="drawings by others, of `timecolor.train.art`")
     parser.add_argument("--init", type=Path, help="weights to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -21,7 +21,7 @@ WORKERS=${WORKERS:-$((CORES > 4 ? CORES - 2 : 1))}
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" OMP_WAIT_POLICY=PASSIVE
 left=${SLICES:-1000000}
 ART=${ART:-data/art} CLIP_ART=${CLIP_ART:-/usr/share/openclipart/svg}
-for each in ${PRESETS:-matcher matcher-further:matcher matcher-attention:matcher-further matcher-mixed:matcher-attention matcher-longer-mixed:matcher-mixed matcher-deeper-mixed:matcher-longer-mixed matcher-deeper-longer-mixed:matcher-deeper-mixed matcher-closer-mixed:matcher-deeper-longer-mixed toon judge:toon:matcher-closer-mixed}; do
+for each in ${PRESETS:-matcher matcher-further:matcher matcher-attention:matcher-further matcher-mixed:matcher-attention matcher-longer-mixed:matcher-mixed matcher-deeper-mixed:matcher-longer-mixed matcher-deeper-longer-mixed:matcher-deeper-mixed toon judge:toon:matcher-deeper-longer-mixed}; do
     preset=${each%%:*} from=${each#"$preset"} data=
     if [ "$preset" = judge ]; then
         [ ! -e "$OUT/judge/judge.safetensors" ] && ((left > 0)) || continue

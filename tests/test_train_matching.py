@@ -130,8 +130,8 @@ class _Knowing(Matcher):
         self.told = iter(told)
         self.table = torch.nn.functional.normalize(torch.randn(256, 64, generator=torch.Generator().manual_seed(0)), dim=1)
 
-    def of_areas(self, pictures: torch.Tensor, references: Sequence[Sequence[Described]], multiple: int = 1) -> list[Described]:
-        return [Described(self.table[next(self.told).long()].movedim(-1, 0), []) for _ in pictures]
+    def of_areas(self, pictures: torch.Tensor, references: Sequence[Sequence[Described]]) -> list[Described]:
+        return [Described(self.table[next(self.told).long()].movedim(-1, 0), torch.zeros(0, 0, 1)) for _ in pictures]
 
     def likeness(self, queries, keys):
         return (40 * (queries @ keys.mT - 1)).exp(), torch.full(queries.shape[:2], np.exp(-25.0))
@@ -195,15 +195,15 @@ def test_attention_is_learned_beside_what_is_known(tmp_path):
 def test_a_refined_matcher_starts_as_what_it_grew_from_and_learns_in_all_it_has_more(tmp_path):
     plain = Matching(DEBUG, CPU)
     plain.save(tmp_path / "plain.safetensors", plain.model.state_dict(), 0)
-    deeper = Matching(replace(DEBUG, model=MatcherConfig((8, 16, 16), 8, attention=2, refined=True, closer=1), rate=1e-2), CPU)
+    deeper = Matching(replace(DEBUG, model=MatcherConfig((8, 16, 16), 8, attention=2, refined=True), rate=1e-2), CPU)
     deeper.fill_in(tmp_path / "plain.safetensors")
     plain.fill_in(tmp_path / "plain.safetensors")
     batch = pairs(frames=0.0, labelled=1.0)
     before, same_as = (losses(x.model, batch, x.preset)[0] for x in (deeper, plain))
     torch.testing.assert_close(before, same_as)
 
-    more = {k: v for k, v in deeper.model.named_parameters() if k.startswith(("refine", "coarse", "attention", "closer"))}
-    assert {k.split(".")[0] for k in more} == {"refine", "coarse", "attention", "closer"}
+    more = {k: v for k, v in deeper.model.named_parameters() if k.startswith(("refine", "coarse", "attention"))}
+    assert {k.split(".")[0] for k in more} == {"refine", "coarse", "attention"}
     optimizers, start = deeper.optimizers(), {k: v.detach().clone() for k, v in more.items()}
     for _ in range(3):
         losses(deeper.model, batch, deeper.preset)[0].mean().backward()

@@ -103,7 +103,7 @@ def test_the_embedded_network_mends_what_the_model_lost_and_takes_no_ghost():
     assert (ghost[11:16, 7:12] != FRAME).all()
 
 
-def fields(region: np.ndarray, alike_too: bool) -> tuple[np.ndarray, CellOffers]:
+def fields(region: np.ndarray) -> tuple[np.ndarray, CellOffers]:
     """Cells that doubt between their own colours and two pictures, one that is sure of its own, and their scores."""
     rng = np.random.default_rng(0)
     rows, columns = region.shape
@@ -111,8 +111,6 @@ def fields(region: np.ndarray, alike_too: bool) -> tuple[np.ndarray, CellOffers]
     scores[..., FRAME] += 0.8
     scores[2, 3, OWN] = 1.6
     lab = rng.uniform(0, 100, (rows, columns, 4, 3))
-    if alike_too:
-        lab[:, :, FRAME + 1] = lab[:, :, FRAME]
     there = np.ones((rows, columns, 4), bool)
     there[:, :, VOTED] = False
     scores[~there] = -np.inf
@@ -121,24 +119,27 @@ def fields(region: np.ndarray, alike_too: bool) -> tuple[np.ndarray, CellOffers]
 
 def test_a_cell_follows_its_neighbours_of_one_region():
     one = np.zeros((6, 8), int)
-    scores, offers = fields(one, alike_too=False)
+    scores, offers = fields(one)
     assert scores[2, 3].argmax() == OWN
     found = agreed(scores, offers)
     assert (found.argmax(axis=2) == FRAME).all()
     assert not np.isfinite(found[:, :, VOTED]).any()
     # What is of another region is not followed.
     one[2, 3] = 1
-    scores, offers = fields(one, alike_too=False)
+    scores, offers = fields(one)
     found = agreed(scores, offers)
     assert found[2, 3].argmax() == OWN
     assert np.allclose(found[2, 3], scores[2, 3])
-    # Two pictures by turns, of one colour, are of one mind; of two, each cell keeps its own.
-    scores = np.full((6, 8, 4), -5.0)
-    scores[..., OWN] = 0.5
-    scores[::2, ::2, FRAME] = scores[1::2, 1::2, FRAME] = scores[1::2, ::2, FRAME + 1] = scores[::2, 1::2, FRAME + 1] = 0.0
-    picks = [agreed(scores, fields(np.zeros((6, 8), int), x)[1]).argmax(axis=2) for x in (True, False)]
-    assert (picks[0] >= FRAME).all()
-    assert (picks[1] == OWN).mean() > 0.8
+    # Two pictures by turns, row by row: of one colour they are of one mind, of two each cell keeps its own.
+    scores = np.full((6, 8, 4), -9.0)
+    scores[..., OWN] = 0.8
+    scores[::2, :, FRAME] = scores[1::2, :, FRAME + 1] = 0.0
+    lab = np.zeros((6, 8, 4, 3))
+    lab[:, :, OWN, 0] = 50 * np.arange(1, 49).reshape(6, 8)
+    offers = replace(offers, lab=lab, region=np.zeros((6, 8), int))
+    assert (agreed(scores, offers).argmax(axis=2)[1:-1, 1:-1] >= FRAME).all()
+    lab[:, :, FRAME + 1, 0] = -50
+    assert (agreed(scores, offers).argmax(axis=2) == OWN).all()
 
 
 def test_what_is_trusted_is_nearer_to_the_truth():

@@ -6,7 +6,7 @@ model's pointer is.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -31,26 +31,28 @@ WAVES = 4  # by which attention is told where in its picture a token is, an axis
 class MatcherConfig:
     """widths: channels at strides 2, 4, 8 ...; describe: numbers to a place.
 
-    attention, closer: layers of it among cells one, and then two, strides above the deepest.
+    attention: layers of it among cells one stride above the deepest.
     refined: whether maps between the deepest and the finest have a residual block more and describe places themselves too.
+    boxes: pixels of which the sides of the boxes around areas are whole ones, as far as a picture goes. With 48 few sizes are
+    met, so more pictures go through the network at once; one that learned so is worse in boxes that are exact (docs/method.md).
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 192, 256)
     describe: int = 64
     attention: int = 0
     refined: bool = False
-    closer: int = 0
+    boxes: int = 1
 
 
 class Described(NamedTuple):
-    """A picture's descriptions, and tokens that others may look at, of each stride that has attention; a blank one has none."""
+    """A picture's descriptions, and the tokens that others may look at, of each layer of attention: none where it is blank."""
 
     places: Float[Tensor, "d y x"]
-    tokens: Sequence[Float[Tensor, "layers n c"]]
+    tokens: Float[Tensor, "layers n c"]
 
 
 class Others(NamedTuple):
-    """Tokens that pictures may look at beside their own, at one stride. there: where there are any; None = everywhere."""
+    """Tokens that pictures may look at beside their own. there: where there are any; None = everywhere."""
 
     tokens: Float[Tensor, "b layers m c"]
     there: Bool[Tensor, "b m"] | None
@@ -59,8 +61,8 @@ class Others(NamedTuple):
 class Matcher(nn.Module):
     """A U-Net over line art. The same network reads drawing and reference.
 
-    One and two strides above the deepest its cells are tokens: those of a picture look at one another, and those of a drawing
-    at its references' too. References never look at the drawing, so they are described once a shot.
+    One stride above the deepest its cells are tokens: those of a picture look at one another, and those of a drawing at its
+    references' too. References never look at the drawing, so they are described once a shot.
 
     scale: of the cosine between two descriptions, in the softmax. nothing: the description of "in no reference".
     """
@@ -75,7 +77,6 @@ class Matcher(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in ups)
         self.join = nn.ModuleList(_Conv(b, b) for _, b in ups)
         self.attention = nn.ModuleList(_Attention(widths[-2]) for _ in range(config.attention))
-        self.closer = nn.ModuleList(_Attention(widths[-3]) for _ in range(config.closer))
         between = widths[-2:0:-1] if config.refined else ()
         self.refine = nn.ModuleList(_Residual(b, silent=True) for b in between)
         coarse = [nn.Conv2d(b, config.describe, 1, bias=False) for b in between]
@@ -88,11 +89,11 @@ class Matcher(nn.Module):
         self.nothing_bias = nn.Parameter(torch.zeros(()))
 
     def forward(
-        self, drawings: Float[Tensor, "b 2 h w"], others: Sequence[Others] = ()
-    ) -> tuple[Float[Tensor, "b d y x"], list[Float[Tensor, "b layers n c"]]]:
-        """Descriptions at every `STRIDE`-th pixel, and tokens at each stride that has attention.
+        self, drawings: Float[Tensor, "b 2 h w"], others: Others | None = None
+    ) -> tuple[Float[Tensor, "b d y x"], Float[Tensor, "b layers n c"]]:
+        """Descriptions at every `STRIDE`-th pixel, and tokens of each layer.
 
-        drawings: darkness of lines and the area, in [0, 1]. others: those of what they are compared with, at the same strides.
+        drawings: darkness of lines and the area, in [0, 1]. others: tokens of what they are compared with.
         """
         h, w = drawings.shape[-2:]
         padded = F.pad(drawings, (0, w % STRIDE, 0, h % STRIDE))
@@ -101,15 +102,12 @@ class Matcher(nn.Module):
         for down in self.down:
             seen.append(x)
             x = down(x)
-        tokens: list[Tensor] = []
-        described = None
+        tokens, described = x.new_zeros(len(x), 0, 0, self.config.widths[-2]), None
         for i, (up, join) in enumerate(zip(self.up, self.join, strict=True)):
             beside = seen.pop()
             x = join(beside + _widened(up(x), beside))
-            layers = (self.attention, self.closer)[i] if i < 2 else ()
-            if layers:
-                x, shown = _attended(x, layers, others[len(tokens)] if others else None)
-                tokens.append(shown)
+            if not i and self.attention:
+                x, tokens = self._attended(x, others)
             if i < len(self.refine):
                 x = self.refine[i](x)
                 coarse = self.coarse[i](x)
@@ -117,23 +115,27 @@ class Matcher(nn.Module):
         found = self.head(x)
         return found if described is None else found + _widened(described, found), tokens
 
+    def _attended(
+        self, x: Float[Tensor, "b c y x"], others: Others | None
+    ) -> tuple[Float[Tensor, "b c y x"], Float[Tensor, "b layers n c"]]:
+        own, where, tokens = x.flatten(2).mT, _waves(*x.shape[2:]).to(x), []
+        for i, layer in enumerate(self.attention):
+            theirs, there = (None, None) if others is None else (others.tokens[:, i], others.there)
+            own, shown = layer(own, where, theirs, there)
+            tokens.append(shown)
+        return own.mT.unflatten(2, x.shape[2:]), torch.stack(tokens, dim=1)
+
     def of_area(self, picture: Float[Tensor, "2 h w"], references: Sequence[Described] = ()) -> Described:
         """What `forward` finds of one picture, worked out where its area lies; descriptions are 0 elsewhere."""
         return self.of_areas(picture[None], [references])[0]
 
-    def of_areas(
-        self, pictures: Float[Tensor, "b 2 h w"], references: Sequence[Sequence[Described]], multiple: int = 1
-    ) -> list[Described]:
-        """`of_area` of each picture with its own references; boxes of one size go through the network at once.
-
-        multiple: sides of boxes are whole ones of it, as far as a picture goes, so that fewer sizes are met.
-        """
+    def of_areas(self, pictures: Float[Tensor, "b 2 h w"], references: Sequence[Sequence[Described]]) -> list[Described]:
+        """`of_area` of each picture with its own references; boxes of one size go through the network at once."""
         h, w = pictures.shape[2:]
         nowhere = pictures.new_zeros(self.config.describe, -(-h // STRIDE), -(-w // STRIDE))
-        layers = zip((self.config.attention, self.config.closer), self.config.widths[-2::-1], strict=False)
-        blank = Described(nowhere, [pictures.new_zeros(n, 0, c) for n, c in layers if n])
+        blank = Described(nowhere, pictures.new_zeros(len(self.attention), 0, self.config.widths[-2]))
         found = [blank] * len(pictures)
-        for (height, width), members in _boxes(pictures[:, 1] > 0, multiple).items():
+        for (height, width), members in _boxes(pictures[:, 1] > 0, self.config.boxes).items():
             if pictures.is_cuda:  # its library plans convolutions for every shape it meets, which takes longer than they do
                 members += members[:1] * ((1 << (len(members) - 1).bit_length()) - len(members))
             cut = torch.stack([pictures[i, :, y : y + height, x : x + width] for i, y, x in members])
@@ -142,7 +144,7 @@ class Matcher(nn.Module):
             for j, (i, y, x) in enumerate(members):
                 top, left = y // STRIDE, x // STRIDE
                 around = (left, nowhere.shape[2] - left - columns, top, nowhere.shape[1] - top - rows)
-                found[i] = Described(F.pad(places[j], around), [each[j] for each in tokens])
+                found[i] = Described(F.pad(places[j], around), tokens[j])
         return found
 
     def likeness(self, queries: Float[Tensor, "b q d"], keys: Float[Tensor, "b k d"]) -> tuple[Tensor, Tensor]:
@@ -234,29 +236,14 @@ class _Attention(nn.Module):
         return own + self.narrow(F.silu(self.wide(self.after(own)))), shown
 
 
-def _attended(
-    x: Float[Tensor, "b c y x"], layers: Iterable[nn.Module], others: Others | None
-) -> tuple[Float[Tensor, "b c y x"], Float[Tensor, "b layers n c"]]:
-    """The map after all layers, and the tokens that others may look at."""
-    own, where, tokens = x.flatten(2).mT, _waves(*x.shape[2:]).to(x), []
-    for i, layer in enumerate(layers):
-        theirs, there = (None, None) if others is None else (others.tokens[:, i], others.there)
-        own, shown = layer(own, where, theirs, there)
-        tokens.append(shown)
-    return own.mT.unflatten(2, x.shape[2:]), torch.stack(tokens, dim=1)
-
-
-def _together(references: Sequence[Sequence[Described]]) -> list[Others]:
-    """What each picture of a batch may look at, at every stride, filled up to the same number."""
-    of_each = [[torch.cat(tokens, dim=1) for tokens in zip(*(r.tokens for r in own), strict=True)] for own in references]
-    found = []
-    for tokens in zip(*of_each, strict=True):
-        counts = torch.tensor([x.shape[1] for x in tokens])
-        most = int(counts.max())
-        there = torch.arange(most) < counts[:, None]
-        filled = torch.stack([F.pad(x, (0, 0, 0, most - x.shape[1])) for x in tokens])
-        found.append(Others(filled, None if bool(there.all()) else there.to(filled.device)))
-    return found
+def _together(references: Sequence[Sequence[Described]]) -> Others:
+    """What each picture of a batch may look at, filled up to the same number."""
+    each = [torch.cat([r.tokens for r in own], dim=1) for own in references]
+    counts = torch.tensor([tokens.shape[1] for tokens in each])
+    most = int(counts.max())
+    there = torch.arange(most) < counts[:, None]
+    filled = torch.stack([F.pad(tokens, (0, 0, 0, most - tokens.shape[1])) for tokens in each])
+    return Others(filled, None if bool(there.all()) else there.to(filled.device))
 
 
 def _boxes(areas: Bool[Tensor, "b h w"], multiple: int) -> dict[tuple[int, int], list[tuple[int, int, int]]]:

@@ -231,7 +231,7 @@ class Matching:
         grown = replace(
             known.config,
             attention=max(known.config.attention, model.attention),
-            closer=max(known.config.closer, model.closer),
+            boxes=model.boxes,
             refined=known.config.refined or model.refined,
         )
         if grown != model:
@@ -280,9 +280,9 @@ def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset) -> tuple[Tenso
     """For each sample minus the log-probability of the part, over the places asked for; how often it is over half."""
     batch = Pairs(*(x.to(matcher.scale.device) for x in batch))
     count, of_each = batch.references.shape[:2]
-    pictures = matcher.of_areas(batch.references.flatten(0, 1) / 255, [()] * (count * of_each), preset.boxes)
+    pictures = matcher.of_areas(batch.references.flatten(0, 1) / 255, [()] * (count * of_each))
     seen = [pictures[i : i + of_each] for i in range(0, len(pictures), of_each)]
-    drawn = matcher.of_areas(batch.drawing / 255, seen, preset.boxes)
+    drawn = matcher.of_areas(batch.drawing / 255, seen)
 
     own = torch.stack([x.places for x in drawn]).flatten(2)
     shown = torch.stack([x.places for x in pictures]).unflatten(0, (count, of_each)).transpose(1, 2).flatten(2)

@@ -95,8 +95,7 @@ class MatcherPreset(Run):
     and no labels, and `plates` of these the place behind too. extracted: share of drawings that are taken from the coloured one,
     as films' are. art: share of scenes that are not of the world but of drawings by others. zoom: how large cut-outs come beside
     how they are drawn. references: of a scene, at most. queries, keys: places of a drawing and of its references that are
-    compared. tone: weight of light and shade beside the part. boxes: pixels of which the sides of pictures' boxes are whole
-    ones, so that many go through the network at once: a GPU wants that.
+    compared. tone: weight of light and shade beside the part.
     """
 
     steps: int = 3_500
@@ -113,7 +112,6 @@ class MatcherPreset(Run):
     queries: int = 192
     keys: int = 2048
     tone: float = 0.3
-    boxes: int = 1
 
 
 TOON = Preset()
@@ -188,23 +186,11 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     "matcher-deeper-longer-mixed": replace(
         _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=8e-4, cooldown=0.9, seed=8
     ),
-    # And the drawing looks closer, from those.
-    "matcher-closer-mixed": replace(
-        _MIXED,
-        model=MatcherConfig(attention=6, refined=True, closer=2),
-        boxes=48,
-        queries=768,
-        rate=1e-3,
-        cooldown=0.85,
-        seed=9,
-        steps=1_200,
-    ),
     # And on, in batches as a GPU wants them: ten minutes of one, if the cores beside it draw 70 scenes a second. Not run yet.
     "matcher-large-mixed": replace(
         _MIXED,
-        model=MatcherConfig(attention=6, refined=True, closer=2),
+        model=MatcherConfig(attention=6, refined=True, boxes=48),
         views=(Views(160, 240, 120, 0.2), Views(240, 360, 80, 0.8)),
-        boxes=48,
         queries=768,
         rate=1.5e-3,
         warmup=30,
