@@ -11,7 +11,7 @@ from timecolor import weights
 from timecolor.matcher import Described, Matcher, MatcherConfig
 from timecolor.train.batches import loader
 from timecolor.train.loop import train
-from timecolor.train.matching import Matching, Pairs, Steps, losses, make_pairs
+from timecolor.train.matching import Matching, Pairs, Steps, _asked, losses, make_pairs
 from timecolor.train.presets import PRESETS, MatcherPreset, Views
 from timecolor.world import HELD_OUT_SEED
 
@@ -76,6 +76,20 @@ def test_shapes_and_ranges():
         assert picture[..., 0, :, :].max() > 200
     assert batch.counted.any(dim=(1, 2)).all()
     assert batch.shown.any(dim=(1, 2, 3)).all()
+
+
+def test_places_that_count_are_asked_for_small_parts_too_and_shown_ones_come_first():
+    batch = pairs(frames=0.0, labelled=1.0, queries=64, keys=300)
+    for counted, shown, asked, known in zip(batch.counted, batch.shown, batch.asked, batch.known, strict=True):
+        assert counted.flatten()[asked].all()
+        assert len(known.unique()) == len(known)
+        assert int(shown.flatten()[known].sum()) == min(len(known), int(shown.sum()))
+    parts = np.repeat(np.array([2, 4, 0], np.uint8), (990, 10, 1000))
+    asked = _asked(parts, parts > 0, 4000, np.random.default_rng(0))
+    share = (parts[asked] == 4).mean()
+    assert 0.1 < share < 0.25  # of 1 % of the places; 0.14 expected
+    thin = _asked(parts, np.zeros(2000, bool), 50, np.random.default_rng(0))
+    assert thin.shape == (50,)
 
 
 def test_labelled_scenes_ask_for_one_character_and_show_that_one():

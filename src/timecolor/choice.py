@@ -32,8 +32,8 @@ NAMES = (
 AGREE, FAR, WORST, LEVELS = 10.0, 60.0, 4.0, 32.0
 FEATURES = len(NAMES) + SOURCES
 # What it adds to a cell's score that a cell of its region beside it, or across a corner, takes such a colour or the same picture;
-# Lab distance of such colours; how often cells look at one another.
-BESIDE, CORNER, SUCH, ROUNDS = 0.5, 0.35, 6.0, 12
+# Lab distance of such colours; how often cells look at one another; of how many offers, as what it costs grows with their square.
+BESIDE, CORNER, SUCH, ROUNDS, MOST = 0.5, 0.35, 6.0, 12, 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,39 +189,41 @@ Trust = Callable[[CellOffers], Int[np.ndarray, "y x"]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truster:
-    """A network that gives each offer a score, which is higher where neighbours agree."""
+    """A network that gives each offer a score; neighbours agree on what they take."""
 
     network: Network
 
     def __call__(self, offers: CellOffers) -> Int[np.ndarray, "y x"]:
         """Which offer each cell takes."""
-        return agreed(np.where(offers.there, self.network(offers.features), -np.inf), offers).argmax(axis=2)
+        return agreed(np.where(offers.there, self.network(offers.features), -np.inf), offers)
 
 
-def agreed(scores: Float[np.ndarray, "y x k"], offers: CellOffers) -> Float[np.ndarray, "y x k"]:
-    """Scores of cells' offers, as logarithms of odds, with what the neighbours in a cell's region are likely to take.
+def agreed(scores: Float[np.ndarray, "y x k"], offers: CellOffers) -> Int[np.ndarray, "y x"]:
+    """Which offer each cell takes, by scores that are logarithms of odds and by what the neighbours in its region may take.
 
     No line parts them, so they mostly have one colour, or what one picture shows: a field in which each knows its neighbours'
-    mean (mean field of a Potts model).
+    mean (mean field of a Potts model), over the `MOST` best offers of each.
     """
-    rows, columns, k = scores.shape
-    picture = np.diag(np.arange(k) >= PLATE).astype(np.float32)
+    best = np.argsort(-scores, axis=2, kind="stable")[:, :, :MOST]
+    own, lab = np.take_along_axis(scores, best, axis=2), np.take_along_axis(offers.lab, best[..., None], axis=2)
+    rows, columns = offers.region.shape
     links = []
     for down, along, weight in ((0, 1, BESIDE), (1, 0, BESIDE), (1, 1, CORNER), (1, -1, CORNER)):
         one = np.s_[: rows - down, max(0, -along) : columns - max(0, along)]
         other = np.s_[down:, max(0, along) : columns - max(0, -along)]
-        away = np.square(offers.lab[one][:, :, :, None] - offers.lab[other][:, :, None]).sum(axis=4)
-        such = np.maximum(np.exp(-away / (2 * SUCH**2)), picture)
+        away = np.square(lab[one][:, :, :, None] - lab[other][:, :, None]).sum(axis=4)
+        picture = (best[one][..., None] == best[other][:, :, None]) & (best[one] >= PLATE)[..., None]
+        such = np.where(picture, np.float32(1), np.exp(-away / (2 * SUCH**2)))
         links.append((one, other, such * (weight * (offers.region[one] == offers.region[other]))[..., None, None]))
-    found = scores
+    found = own
     for _ in range(ROUNDS):
         likely = np.exp(found - found.max(axis=2, keepdims=True))
         likely /= likely.sum(axis=2, keepdims=True)
-        found = scores.copy()
+        found = own.copy()
         for one, other, such in links:
             found[one] += np.einsum("yxij,yxj->yxi", such, likely[other])
             found[other] += np.einsum("yxij,yxi->yxj", such, likely[one])
-    return found
+    return np.take_along_axis(best, found.argmax(axis=2)[..., None], axis=2)[..., 0]
 
 
 @cache

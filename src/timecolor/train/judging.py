@@ -131,7 +131,7 @@ def cells_of(shot: Shot, truth: np.ndarray, shown: int | None, model: models.Too
             bare = (propagation.darkness(np.asarray(shot.sketch[now : now + 1])[0]) < LINE * 255).astype(np.float32)
             share, right = trust.shrunk(bare, rows, columns), trust.shrunk(truth[now] * bare[..., None], rows, columns)
             right /= np.maximum(share, 1e-3)[..., None] * 255
-            away = np.linalg.norm(to_lab(offers.colours) - to_lab(right)[:, :, None], axis=3)
+            away = np.linalg.norm(offers.lab - to_lab(right)[:, :, None], axis=3)
             some = rng.permutation(rows * columns)[:CELLS]
             parts = (offers.features.astype(np.float16), away.astype(np.float16), offers.there, share)
             found.append(Cases(*(x.reshape(rows * columns, *x.shape[2:])[some] for x in parts)))

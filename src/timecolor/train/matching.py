@@ -113,7 +113,11 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
 
 
 def _asked(parts: np.ndarray, counted: np.ndarray, queries: int, rng: np.random.Generator) -> np.ndarray:
-    """Some of the places (n) that count: half as they come, half so that a small part counts nearly as much as a large one."""
+    """Some of the places (n) that count: half as they come, half so that a small part counts nearly as much as a large one.
+
+    An area may be so thin that it lies on none; then any place.
+    """
+    counted = counted if counted.any() else np.ones_like(counted)
     sizes = np.bincount(parts[counted], minlength=256).clip(1)
     small = sizes[parts] ** -0.8 * counted
     return rng.choice(len(parts), queries, p=(counted / counted.sum() + small / small.sum()) / 2)
