@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from timecolor.choice import FEATURES, NAMES, OWN, PLATE, SOURCES, VOTED, Judge, Network, Offers, features, judge
-from timecolor.finish import alike, to_lab
+from timecolor.finish.lab import alike, to_lab
 
 SIGNS = ("apart", "around", "misfit", "most")
 

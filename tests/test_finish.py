@@ -8,9 +8,25 @@ import cv2
 import numpy as np
 import pytest
 
-from timecolor import finish as finish_module
 from timecolor.choice import Offers, judge
-from timecolor.finish import FinishOptions, Palette, Placed, Vote, finish, palette_of, palettes_of, regions
+from timecolor.finish import (
+    Finisher,
+    FinishOptions,
+    Palette,
+    Place,
+    Placed,
+    Plate,
+    Vote,
+    finish,
+    ink,
+    palette_of,
+    palettes_of,
+    plate_of,
+    regions,
+)
+from timecolor.finish.ink import nearest
+from timecolor.finish.offers import commonest
+from timecolor.finish.plates import OTHER, SAME, take_detail
 from timecolor.propagation import Way
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.world import World
@@ -111,7 +127,7 @@ def test_sharp_corner_belongs_to_its_own_region():
 def test_every_pixel_takes_a_label_as_near_as_any_and_labels_stay(share):
     rng = np.random.default_rng(1)
     labels = np.where(rng.random((40, 61)) < share, rng.integers(1, 9, (40, 61)), 0).astype(np.int32)
-    found = finish_module.nearest(labels)
+    found = nearest(labels)
     assert np.array_equal(found[labels > 0], labels[labels > 0])
     if not labels.any():
         assert not found.any()
@@ -129,7 +145,7 @@ def test_a_label_does_not_grow_across_a_line():
     free[0, 5] = False
     labels = np.zeros((1, 21), np.int32)
     labels[0, [0, 1, 6, 20]] = 1, 2, 3, 4
-    grown = finish_module._grow(labels, free, 0.0)
+    grown = ink._grow(labels, free, 0.0)
     # The fifth pixel is nearer to 3, which lies beyond the line, so it stays open; so does the line.
     assert grown[0, :7].tolist() == [1, 2, 2, 2, 0, 0, 3]
     assert (grown[0, 7:] > 2).all()
@@ -382,7 +398,7 @@ def test_a_plate_gives_its_detail_where_the_model_agrees_and_nowhere_else():
     picture[:, 48:] = (20, 200, 40)
     fills, colours = np.full((64, 96, 3), 110, np.uint8), np.full((8, 12, 3), 120 / 255)
     everywhere = np.ones((64, 96), bool)
-    finish_module._take_detail(fills, colours, [finish_module.Plate(picture)], everywhere, None)
+    take_detail(fills, colours, [Plate(picture)], everywhere, None)
     assert np.array_equal(fills[:, :24], picture[:, :24])
     assert (fills[:, 60:] == 110).all()
 
@@ -394,7 +410,7 @@ def test_what_is_known_to_be_seen_is_the_picture_itself_but_its_lines_near_drawn
     at[:, :48] = True
     lined = np.tile(np.arange(96) < 24, (64, 1))
     plain, known, flat = (
-        finish(colours, sketch, replace(finish_module.DEFAULT, fill=fill), placed=placed)
+        finish(colours, sketch, replace(FinishOptions(), fill=fill), placed=placed)
         for fill, placed in (("auto", ()), ("auto", [Placed(noise, at, lined)]), ("flat", [Placed(noise, at, lined)]))
     )
     assert np.array_equal(known[:29, :48], noise[:29, :48])
@@ -431,11 +447,11 @@ def test_a_flat_region_in_a_pictures_place_has_its_colour_up_to_the_line():
 
 def test_a_finisher_sets_a_plate_as_the_camera_sees_it():
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
-    finisher = finish_module.Finisher.of(Shot(paper(64, 96)[None], [Reference(image, role="background")]))
+    finisher = Finisher.of(Shot(paper(64, 96)[None], [Reference(image, role="background")]))
     pan, at = np.zeros((32, 48, 2), np.float32), np.zeros((64, 96), bool)
     pan[..., 0] = 2  # at half the size: 4 pixels
     at[8:56, 8:80] = True
-    made = finisher(np.full((16, 24, 3), 0.5), paper(64, 96), places=[finish_module.Place(at, pan)])
+    made = finisher(np.full((16, 24, 3), 0.5), paper(64, 96), places=[Place(at, pan)])
     assert np.array_equal(made[8:56, 8:80], image[8:56, 12:84])
 
 
@@ -443,13 +459,13 @@ def test_a_background_plate_keeps_its_own_lines_from_drawn_ones_where_the_camera
     """A black line in a green plate, panned by 10 pixels, crosses a drawn one: not doubled, while the paint goes up to it."""
     image, sketch = paper(480, 640, (60, 160, 80)), paper(480, 640)
     image[:, 300:303], sketch[200:203] = BLACK, BLACK
-    finisher = finish_module.Finisher.of(Shot(sketch[None], [Reference(image, role="background")]))
+    finisher = Finisher.of(Shot(sketch[None], [Reference(image, role="background")]))
     assert finisher.plates[0].lined is not None
     assert finisher.plates[0].lined[:, 300:303].all()
     assert finisher.plates[0].lined.mean() < 0.02
     pan, at = np.zeros((480, 640, 2), np.float32), np.ones((480, 640), bool)
     pan[..., 0] = 10
-    made = finisher(np.full((60, 80, 3), 0.5), sketch, places=[finish_module.Place(at, pan)])
+    made = finisher(np.full((60, 80, 3), 0.5), sketch, places=[Place(at, pan)])
     assert (made[205, 100:200] == (60, 160, 80)).all()
     assert (made[100, 290:293] == 0).all()
     assert (made[205, 290:293] > 0).all()
@@ -460,9 +476,7 @@ def test_the_same_lines_of_a_plate_are_found_at_any_size():
     image = World(seed=3, height=240, width=360).shot(0).plate(0)
     image = cv2.resize(image, (720, 480), interpolation=cv2.INTER_CUBIC)
     large = cv2.resize(image, (2880, 1920), interpolation=cv2.INTER_CUBIC)
-    few, many = (
-        finish_module.plate_of(Reference(x, role="background"), *x.shape[:2]).lined.astype(np.uint8) for x in (image, large)
-    )
+    few, many = (plate_of(Reference(x, role="background"), *x.shape[:2]).lined.astype(np.uint8) for x in (image, large))
     few = cv2.resize(few, (2880, 1920), interpolation=cv2.INTER_NEAREST)
     assert few.mean() > 0.01
     assert (few & many).sum() > 0.9 * (few | many).sum()
@@ -474,8 +488,8 @@ def test_of_several_plates_the_one_that_agrees_is_taken():
     colours = np.full((8, 12, 3), 90 / 255)
     colours[:, 6:] = 160 / 255
     fills = np.full((64, 96, 3), 120, np.uint8)
-    plates = [finish_module.Plate(dark), finish_module.Plate(light)]
-    finish_module._take_detail(fills, colours, plates, np.ones((64, 96), bool), None)
+    plates = [Plate(dark), Plate(light)]
+    take_detail(fills, colours, plates, np.ones((64, 96), bool), None)
     assert np.array_equal(fills[:, :28], dark[:, :28])
     assert np.array_equal(fills[:, 68:], light[:, 68:])
 
@@ -487,7 +501,7 @@ def test_a_plate_is_carried_along_a_flow_of_any_size():
     )
     moved = np.roll(place, 8, axis=1)
     sketch = np.full((1, 64, 96, 3), 255, np.uint8)
-    finisher = finish_module.Finisher.of(Shot(sketch, [Reference(place, role="background")]))
+    finisher = Finisher.of(Shot(sketch, [Reference(place, role="background")]))
     flow = np.zeros((32, 48, 2), np.float32)
     flow[..., 0] = -4  # at half the size: 8 pixels to the left in the plate
     colours = cv2.resize(moved, (24, 16), interpolation=cv2.INTER_AREA) / 255
@@ -516,11 +530,11 @@ def test_where_plates_meet_their_shares_sum_to_one():
     nearest = np.argmin(best, axis=0)
     expected = fills.astype(np.float64)
     for i, (away, picture) in enumerate(zip(best, pictures, strict=True)):
-        agree = np.clip((finish_module.OTHER - away) / (finish_module.OTHER - finish_module.SAME), 0, 1) * (nearest == i)
+        agree = np.clip((OTHER - away) / (OTHER - SAME), 0, 1) * (nearest == i)
         shares.append(cv2.resize(agree, (96, 64), interpolation=cv2.INTER_LINEAR))
         expected += shares[-1][..., None] * (picture.astype(np.float64) - fills)
     found = fills.copy()
-    finish_module._take_detail(found, cells, [finish_module.Plate(p) for p in pictures], np.ones((64, 96), bool), None)
+    take_detail(found, cells, [Plate(p) for p in pictures], np.ones((64, 96), bool), None)
     assert min(share.max() for share in shares) == 1
     assert (sum(share > 0.1 for share in shares) > 1).any()
     assert np.abs(found - expected).max() <= 1.6  # each of three plates is rounded
@@ -529,21 +543,21 @@ def test_where_plates_meet_their_shares_sum_to_one():
 def test_a_frame_gives_its_detail_without_its_lines():
     image = np.full((120, 180, 3), 200, np.uint8)
     image[:, 90:92] = 0
-    frame = finish_module.plate_of(Reference(image, role="frame"), 120, 180)
+    frame = plate_of(Reference(image, role="frame"), 120, 180)
     assert frame is not None
     assert (frame.picture == 200).all()
 
 
 def test_only_a_whole_picture_of_the_frames_shape_is_a_plate():
     image, alpha = np.full((40, 60, 3), 90, np.uint8), np.full((40, 60), 255, np.uint8)
-    assert finish_module.plate_of(Reference(image, alpha), 40, 60) is None
-    assert finish_module.plate_of(Reference(image), 60, 60) is None
-    assert finish_module.plate_of(Reference(image), 80, 120) is not None
-    assert finish_module.plate_of(Reference(image, role="sheet"), 80, 120) is None
+    assert plate_of(Reference(image, alpha), 40, 60) is None
+    assert plate_of(Reference(image), 60, 60) is None
+    assert plate_of(Reference(image), 80, 120) is not None
+    assert plate_of(Reference(image, role="sheet"), 80, 120) is None
     cut_out = np.zeros((40, 60, 3), np.uint8)
     cut_out[10:30, 20:40] = 90
-    assert finish_module.plate_of(Reference(cut_out), 80, 120) is None
-    assert finish_module.plate_of(Reference(cut_out, role="frame"), 80, 120) is not None
+    assert plate_of(Reference(cut_out), 80, 120) is None
+    assert plate_of(Reference(cut_out, role="frame"), 80, 120) is not None
 
 
 def test_a_finisher_knows_what_finish_is_told():
@@ -557,11 +571,11 @@ def test_a_finisher_knows_what_finish_is_told():
     for labels in (None, Labels(areas)):
         shot = Shot(sketch, references, labels)
         area = None if labels is None else areas[0]
-        got = finish_module.Finisher.of(shot, {0, 1})(colours, sketch[0], area)
-        palette = finish_module.palette_of(references) if labels is None else None
-        palettes = None if labels is None else finish_module.palettes_of(references, labels, {0, 1})
-        plate = finish_module.plate_of(references[0], 48, 64, None if labels is None else frozenset({0}))
-        expected = finish_module.finish(colours, sketch[0], palette=palette, labels=area, palettes=palettes, plates=[plate])
+        got = Finisher.of(shot, {0, 1})(colours, sketch[0], area)
+        palette = palette_of(references) if labels is None else None
+        palettes = None if labels is None else palettes_of(references, labels, {0, 1})
+        plate = plate_of(references[0], 48, 64, None if labels is None else frozenset({0}))
+        expected = finish(colours, sketch[0], palette=palette, labels=area, palettes=palettes, plates=[plate])
         assert np.array_equal(got, expected)
 
 
@@ -622,7 +636,7 @@ def test_a_small_region_is_offered_what_most_of_it_has_in_a_plate_and_how_the_pl
     red = np.array((204, 26, 26), np.uint8)
     misfit = np.zeros((60, 80), np.float32)
     misfit[:, :40] = 0.75
-    made, offers = offered([finish_module.Plate(circled(red.tolist(), 138), way=3, misfit=misfit)])
+    made, offers = offered([Plate(circled(red.tolist(), 138), way=3, misfit=misfit)])
     assert np.abs(made[60, 40].astype(int) - red).max() <= 1
     assert offers.there.tolist() == [[True, False, True]]
     assert offers.source.tolist() == [0, 1, 3]
@@ -632,38 +646,38 @@ def test_a_small_region_is_offered_what_most_of_it_has_in_a_plate_and_how_the_pl
     assert offers.misfit[0, 2] == pytest.approx(0.75, abs=0.01)
     assert offers.most[0, 2] == 1
     assert not offers.named.any()
-    kept, _ = offered([finish_module.Plate(circled(red.tolist(), 138))], choose=lambda offers: np.zeros(1, int))
+    kept, _ = offered([Plate(circled(red.tolist(), 138))], choose=lambda offers: np.zeros(1, int))
     assert np.abs(kept[60, 40].astype(int) - 128).max() <= 2
 
 
 def test_a_plate_offers_where_labels_name_it_and_nowhere_else():
     labels = np.ones((120, 160), np.uint8)
     plate = circled((204, 26, 26), 200)
-    made, offers = offered([finish_module.Plate(plate, frozenset({2}))], labels)
+    made, offers = offered([Plate(plate, frozenset({2}))], labels)
     assert np.abs(made[60, 40].astype(int) - 128).max() <= 2
     assert not offers.there[0, 2]
     assert not offers.named.any()
-    made, offers = offered([finish_module.Plate(plate, frozenset({1}))], labels)
+    made, offers = offered([Plate(plate, frozenset({1}))], labels)
     assert np.abs(made[60, 40].astype(int) - (204, 26, 26)).max() <= 1
     assert offers.named.tolist() == [[False, False, True]]
 
 
 @pytest.mark.parametrize(("around", "misfit", "taken"), [(4, 0.0, True), (90, 0.7, False)])
 def test_the_embedded_judge_believes_a_plate_whose_colours_and_lines_fit_around(around, misfit, taken):
-    plate = finish_module.Plate(circled((204, 26, 26), 128 + around), misfit=np.full((30, 40), misfit))
+    plate = Plate(circled((204, 26, 26), 128 + around), misfit=np.full((30, 40), misfit))
     made, _ = offered([plate], choose=judge())
     assert np.abs(made[60, 40].astype(int) - ((204, 26, 26) if taken else (128, 128, 128))).max() <= 4
 
 
 def test_the_commonest_colour_of_each_group():
     colours = np.array([[200, 10, 10], [202, 10, 10], [10, 200, 10], [7, 7, 7], [90, 90, 90], [91, 91, 91]], np.uint8)
-    found, share = finish_module.commonest(colours, np.array([0, 0, 0, 2, 2, 2]), 4)
+    found, share = commonest(colours, np.array([0, 0, 0, 2, 2, 2]), 4)
     np.testing.assert_allclose(found * 255, [[201, 10, 10], [0, 0, 0], [90.5, 90.5, 90.5], [0, 0, 0]])
     np.testing.assert_allclose(share, [2 / 3, 0, 2 / 3, 0])
     rng = np.random.default_rng(0)
     many = np.sort(rng.integers(0, 2500, 20_000))
     one = rng.integers(0, 255, (2500, 3)).astype(np.uint8)
-    found, share = finish_module.commonest(one[many], many, 2500)
+    found, share = commonest(one[many], many, 2500)
     there = np.bincount(many, minlength=2500) > 0
     np.testing.assert_allclose(found[there] * 255, one[there], atol=1e-9)
     assert (share[there] == 1).all()
@@ -679,8 +693,7 @@ def test_a_region_that_is_patterned_in_a_plate_takes_its_detail_unless_reference
     seen = cv2.resize(striped, (40, 30), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     flat = Palette(np.array([[80, 120, 200]], np.uint8), complete=True)
     made, kept = (
-        finish(seen, sketch, NO_LINES, palette=palette, plates=[finish_module.Plate(striped)], choose=last)
-        for palette in (None, flat)
+        finish(seen, sketch, NO_LINES, palette=palette, plates=[Plate(striped)], choose=last) for palette in (None, flat)
     )
     inside = np.s_[46:64, 46:64]
     assert np.abs(made[inside].astype(int) - striped[inside]).mean() < 4

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from timecolor import matching, weights
 from timecolor.denoiser import Picture
-from timecolor.finish import Vote, alike, to_lab
+from timecolor.finish import Vote
+from timecolor.finish.lab import alike, to_lab
 from timecolor.matcher import STRIDE, Matcher, MatcherConfig
 from timecolor.matching import LOOKS, Area, Carrier, figures_whole, on_paper
 from timecolor.sketch import lines_in

@@ -7,7 +7,8 @@ import numpy as np
 
 from timecolor import ColorizeOptions, Colorizer, models, trust
 from timecolor.choice import CellOffers, agreed, truster
-from timecolor.finish import Vote, alike, regions, to_lab
+from timecolor.finish import Vote, regions
+from timecolor.finish.lab import alike, to_lab
 from timecolor.propagation import darkness, fetched, ways
 from timecolor.train.judging import JudgingPreset, shots
 from timecolor.trust import FEATURES, FRAME, NAMES, OWN, VOTED

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from timecolor import propagation
 from timecolor.denoiser import Picture
-from timecolor.finish import ALIKE, Vote, alike, apart, to_lab
+from timecolor.finish.lab import ALIKE, alike, apart, to_lab
+from timecolor.finish.votes import Vote
 from timecolor.geometry import Clip
 from timecolor.matcher import STRIDE, Described, Matcher
 from timecolor.shapes import Bool, Float, Int, UInt8

@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 
 from timecolor.choice import CellOffers
-from timecolor.finish import Vote, alike, regions_in, to_lab
+from timecolor.finish.ink import regions_in
+from timecolor.finish.lab import alike, to_lab
+from timecolor.finish.votes import Vote
 from timecolor.propagation import Way, darkness, fetched, warp
 from timecolor.shapes import Float, Int, UInt8
 

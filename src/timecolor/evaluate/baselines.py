@@ -44,7 +44,7 @@ class Made:
     seconds: float
 
 
-def baseline(name: str, shot: Shot, options: FinishOptions = finish.DEFAULT) -> Made:
+def baseline(name: str, shot: Shot, options: FinishOptions = FinishOptions()) -> Made:
     """Colour a shot without a model.
 
     Raises ValueError for an unknown name, a shot without references, and a label whose reference is not there.

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from timecolor.finish import nearest
+from timecolor.finish.ink import nearest
 from timecolor.shapes import UInt8
 from timecolor.shot import Reference
 

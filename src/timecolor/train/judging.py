@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from timecolor import models, propagation, trust, weights
 from timecolor.choice import NAMES, OWN, CellOffers, Offers, features, truster
 from timecolor.colorize import Colorizer, Coloured
-from timecolor.finish import LINE, commonest, to_lab
+from timecolor.finish.ink import LINE
+from timecolor.finish.lab import to_lab
+from timecolor.finish.offers import commonest
 from timecolor.shapes import Bool, Float
 from timecolor.shot import Labels, Reference, Shot
 from timecolor.sketch import extract_clip
