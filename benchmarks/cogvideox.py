@@ -2,7 +2,7 @@
 
 published: written plainly from what is known of it (TimeColor §3 and the release). Sketch and references run through every layer
 in every step and in both branches of the guidance, what is common is copied once per label and once per reference, and the
-prediction of all 2F + R latent frames is made and mostly thrown away. joint: the same rules as `cogvideox.py` runs them. cached:
+prediction of all 2F + R latent frames is made and mostly thrown away. joint: the same rules as `cogvideox` runs them. cached:
 its other regime, in which the conditions run once per shot. All three run the same diffusers model with random weights: of the
 size of CogVideoX-5B on a GPU; on a CPU of an eighth of its width, of its tokens a frame and of its text, so that attention has
 the same share of the work, and of few layers, so that what is saved in the last one weighs more than it does in 5B's 42.

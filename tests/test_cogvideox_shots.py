@@ -37,7 +37,10 @@ from test_cogvideox import (
 from transformers import T5Config
 
 from timecolor import cli, codec, cogvideox, colorize
-from timecolor.cogvideox import LADDER, CogVideoX, CogVideoXCodec, CogVideoXModel
+from timecolor.cogvideox import LADDER, CogVideoX, CogVideoXCodec, CogVideoXModel, files
+from timecolor.cogvideox import model as of_model
+from timecolor.cogvideox import prompts as of_prompts
+from timecolor.cogvideox.memory import weight_bytes
 from timecolor.colorize import ColorizeOptions, Colorizer
 from timecolor.correspondence import Rule, label_bits
 from timecolor.denoiser import Model, Work
@@ -110,13 +113,14 @@ def told(monkeypatch) -> list:
 @pytest.fixture
 def read(monkeypatch) -> list[str]:
     """Folders of weights, as they are read."""
-    folders, loaded = [], cogvideox._loaded
+    folders, loaded = [], files.loaded
 
     def note(kind, folder, **options):
         folders.append(folder.name)
         return loaded(kind, folder, **options)
 
-    monkeypatch.setattr(cogvideox, "_loaded", note)
+    for reader in (of_model, of_prompts):
+        monkeypatch.setattr(reader, "loaded", note)
     return folders
 
 
@@ -280,7 +284,7 @@ def test_unknown_rungs_and_missing_packages_are_one_line(tuned, base, tmp_path, 
     words = ("colorize", tmp_path / "sketch.mkv", "-o", tmp_path / "done.mkv", "--model", tuned, "--base", base)
     code, _, err = command(capsys, *words, "--memory", "tiny")
     assert (code, "memory is 'tiny'; use auto, resident, tiled, offload, groups, low, int8" in err) == (2, True)
-    monkeypatch.setattr(cogvideox, "_has_torchao", lambda: False)
+    monkeypatch.setattr(of_model, "has_torchao", lambda: False)
     code, _, err = command(capsys, *words, "--memory", "int8")
     assert (code, "memory int8 needs torchao; install it with" in err, err.count("\n")) == (2, True, 1)
     assert not (tmp_path / "done.mkv").exists()
@@ -528,7 +532,7 @@ def test_weights_of_eight_bits_are_half_the_size_and_give_nearly_the_same(tuned,
     difference = np.abs(whole.colorize(shot(), options).astype(int) - small.colorize(shot(), options))
     assert 0 < difference.mean() < 6  # levels of 255
     sizes = [c.model.source.bare["transformer"] for c in (whole, small)]
-    full, half = (cogvideox._weight_bytes(m, 2, eight) for m, eight in zip(sizes, (False, True), strict=True))
+    full, half = (weight_bytes(m, 2, eight) for m, eight in zip(sizes, (False, True), strict=True))
     blocks = small.model.network.transformer
     kept = sum(
         p.qdata.numel() + p.scale.numel() * p.scale.element_size() if hasattr(p, "qdata") else p.numel() * p.element_size()

@@ -28,7 +28,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from timecolor import cogvideox, diffusion
-from timecolor.cogvideox import CogVideoX, Plan, Prompted, Source
+from timecolor.cogvideox import CogVideoX, Plan, Prompted, Source, files
 from timecolor.correspondence import ALL, Rule, shot_tokens
 from timecolor.geometry import Grid
 from timecolor.layout import TokenLayout
@@ -269,7 +269,7 @@ def finetune(
 def _write_config(preset: Finetune, shots: Precomputed, source: Source, folder: Path) -> None:
     """All that is needed to repeat the run. Raises ValueError where the folder holds one of another preset, data or weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"data": shots.identity, "weights": cogvideox._identity(source.transformer)}
+    about = {"data": shots.identity, "weights": files.identity(source.transformer)}
     path, config = folder / "config.json", json.loads(json.dumps({**asdict(preset), **about}))
     if path.exists():
         # The length may change: a run is made longer by resuming it with other --steps.

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from timecolor import codec, cogvideox, models, weights
-from timecolor.cogvideox import CogVideoXModel, Source
+from timecolor.cogvideox import CogVideoXModel, Source, files
 from timecolor.correspondence import CellRule, label_bits, unlabelled
 from timecolor.geometry import Clip
 from timecolor.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, InputError, open_frames
@@ -225,7 +225,7 @@ def encode(shots: Sequence[str], model: CogVideoXModel, folder: Path, options: P
 
 def identity(source: Source) -> str:
     """Of the VAE that made latents: a hash of its files."""
-    return cogvideox._identity(source.vae)
+    return files.identity(source.vae)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ def _sources(shot: str, options: PrecomputeOptions, size: int, cell: int) -> lis
     inside = [path] if _is_shot(path) else sorted(p for p in path.iterdir() if p.is_dir() and _is_shot(p))
     if not inside:
         raise InputError(f"{shot}: holds no shots; a shot is a folder with sketch.mp4 or sketch/, and colour.mp4 or colour/")
-    return [_Source(str(p), cogvideox._identity(p), p) for p in inside]
+    return [_Source(str(p), files.identity(p), p) for p in inside]
 
 
 def _is_shot(folder: Path) -> bool:
