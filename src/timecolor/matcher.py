@@ -23,6 +23,7 @@ STRIDE = 2  # pixels to a described place
 # and the gradient of what follows is wrong in bfloat16 on a CPU (docs/method.md).
 AROUND = 16
 INPUTS = 2  # lines, and the area that they are of
+COLOURS = 3  # further inputs, of references
 HEADS = 4
 WAVES = 4  # by which attention is told where in its picture a token is, an axis
 
@@ -35,6 +36,7 @@ class MatcherConfig:
     refined: whether maps between the deepest and the finest have a residual block more and describe places themselves too.
     boxes: pixels of which the sides of the boxes around areas are whole ones, as far as a picture goes. With 48 few sizes are
     met, so more pictures go through the network at once; one that learned so is worse in boxes that are exact (docs/method.md).
+    colours: whether it sees those of references.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 192, 256)
@@ -42,6 +44,7 @@ class MatcherConfig:
     attention: int = 0
     refined: bool = False
     boxes: int = 1
+    colours: bool = False
 
 
 class Described(NamedTuple):
@@ -71,7 +74,7 @@ class Matcher(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        self.stem = _Conv(INPUTS * STRIDE**2, widths[0])
+        self.stem = _Conv((INPUTS + COLOURS * config.colours) * STRIDE**2, widths[0])
         self.down = nn.ModuleList(nn.Sequential(_Conv(a, b, 2), _Residual(b)) for a, b in pairwise(widths))
         ups = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in ups)
@@ -89,14 +92,14 @@ class Matcher(nn.Module):
         self.nothing_bias = nn.Parameter(torch.zeros(()))
 
     def forward(
-        self, drawings: Float[Tensor, "b 2 h w"], others: Others | None = None
+        self, drawings: Float[Tensor, "b c h w"], others: Others | None = None
     ) -> tuple[Float[Tensor, "b d y x"], Float[Tensor, "b layers n c"]]:
         """Descriptions at every `STRIDE`-th pixel, and tokens of each layer.
 
         drawings: darkness of lines and the area, in [0, 1]. others: tokens of what they are compared with.
         """
         h, w = drawings.shape[-2:]
-        padded = F.pad(drawings, (0, w % STRIDE, 0, h % STRIDE))
+        padded = F.pad(self._inputs(drawings), (0, w % STRIDE, 0, h % STRIDE))
         x = self.stem(F.pixel_unshuffle(padded, STRIDE))
         seen = []
         for down in self.down:
@@ -115,6 +118,15 @@ class Matcher(nn.Module):
         found = self.head(x)
         return found if described is None else found + _widened(described, found), tokens
 
+    def _inputs(self, pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b i h w"]:
+        """Grey stands for what has no colours: drawings, and what is outside an area."""
+        seen, colours = pictures[:, :INPUTS], pictures[:, INPUTS:]
+        if not self.config.colours:
+            return seen
+        if not colours.shape[1]:
+            return F.pad(seen, (0, 0, 0, 0, 0, COLOURS))
+        return torch.cat([seen, (colours * 2 - 1) * seen[:, 1:]], dim=1)
+
     def _attended(
         self, x: Float[Tensor, "b c y x"], others: Others | None
     ) -> tuple[Float[Tensor, "b c y x"], Float[Tensor, "b layers n c"]]:
@@ -125,11 +137,11 @@ class Matcher(nn.Module):
             tokens.append(shown)
         return own.mT.unflatten(2, x.shape[2:]), torch.stack(tokens, dim=1)
 
-    def of_area(self, picture: Float[Tensor, "2 h w"], references: Sequence[Described] = ()) -> Described:
+    def of_area(self, picture: Float[Tensor, "c h w"], references: Sequence[Described] = ()) -> Described:
         """What `forward` finds of one picture, worked out where its area lies; descriptions are 0 elsewhere."""
         return self.of_areas(picture[None], [references])[0]
 
-    def of_areas(self, pictures: Float[Tensor, "b 2 h w"], references: Sequence[Sequence[Described]]) -> list[Described]:
+    def of_areas(self, pictures: Float[Tensor, "b c h w"], references: Sequence[Sequence[Described]]) -> list[Described]:
         """`of_area` of each picture with its own references; boxes of one size go through the network at once."""
         h, w = pictures.shape[2:]
         nowhere = pictures.new_zeros(self.config.describe, -(-h // STRIDE), -(-w // STRIDE))
@@ -176,6 +188,18 @@ class Matcher(nn.Module):
             q, k, v = (F.pad(x, (0, wide - x.shape[1])) for x in (asks, shown, F.pad(values.float(), (0, 0, 0, 1))))
             told = F.scaled_dot_product_attention(q[None, None], k[None, None], v[None, None], scale=1.0)
             return told[0, 0, :, : values.shape[1]]
+
+
+    def guessed(
+        self, places: Float[Tensor, "d y x"], keys: Float[Tensor, "k d"], colours: Float[Tensor, "k 3"], size: tuple[int, int]
+    ) -> Float[Tensor, "3 h w"]:
+        """A drawing's colours in [0, 1], as its places find them at a reference's, cell by cell of four pixels.
+
+        colours: of these, in [-1, 1]. Grey where nothing is found.
+        """
+        some = places[:, ::2, ::2]
+        told = self.told(some.flatten(1).T, keys, colours).T.unflatten(1, some.shape[1:])
+        return F.interpolate(told[None] / 2 + 0.5, size=size, mode="nearest")[0]
 
 
 class _Conv(nn.Module):

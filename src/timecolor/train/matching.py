@@ -25,6 +25,7 @@ from timecolor.train.presets import MatcherPreset, Views
 from timecolor.world import HELD_OUT_SEED, World
 
 PLACES = np.s_[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]  # of a picture, that the matcher describes
+GUESSED_FROM = 512  # places, by which a drawing's colours are guessed before it is looked at again
 STYLES: tuple[SketchStyle, ...] = ("clean", "drawn", "soft", "thick", "extracted")  # of lines taken from a coloured drawing
 
 
@@ -38,7 +39,7 @@ class Pairs(NamedTuple):
 
     drawing: UInt8[Tensor, "b 2 h w"]
     parts: UInt8[Tensor, "b y x"]
-    references: UInt8[Tensor, "b r 2 h w"]
+    references: UInt8[Tensor, "b r 5 h w"]
     theirs: UInt8[Tensor, "b r y x"]
     asked: Int[Tensor, "b q"]
     known: Int[Tensor, "b k"]
@@ -98,7 +99,7 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
     if not area.all():
         lines = lines_in(lines, area)
     seen = [_seen(reference, theirs, preset, clip, rng, augment) for reference, theirs in scene.found]
-    blank = (np.zeros((2, clip.height, clip.width), np.uint8), np.zeros((clip.height, clip.width), np.uint8))
+    blank = (np.zeros((5, clip.height, clip.width), np.uint8), np.zeros((clip.height, clip.width), np.uint8))
     seen += [blank] * (preset.references - len(seen))
     drawing = np.stack([lines, area * np.uint8(255)])
     if augment and rng.random() < 0.5:
@@ -208,7 +209,10 @@ def _seen(
             alpha = moved
     picture = codec.letterbox(Reference(image, alpha, reference.role), clip)
     parts = cv2.resize(parts, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST)
-    seen = np.stack([picture.lines, picture.shown * np.uint8(255)])
+    fills = picture.fills
+    if augment and rng.random() < 0.5:  # another light
+        fills = (255 * (fills / 255) ** np.exp(rng.normal(0, 0.25, 3))).round().astype(np.uint8)
+    seen = np.concatenate([np.stack([picture.lines, picture.shown * np.uint8(255)]), np.moveaxis(fills, 2, 0)])
     mirrored = augment and rng.random() < 0.5
     return (seen[..., ::-1], parts[..., ::-1]) if mirrored else (seen, parts)
 
@@ -237,10 +241,14 @@ class Matching:
             attention=max(known.config.attention, model.attention),
             boxes=model.boxes,
             refined=known.config.refined or model.refined,
+            colours=known.config.colours or model.colours,
         )
         if grown != model:
             raise ValueError(f"{path}: holds {known.config}, the preset has {model}; start from weights of its sizes")
-        self.model.load_state_dict(known.state_dict(), strict=False)
+        state = known.state_dict()
+        first = self.model.stem.weight
+        state["stem.weight"] = F.pad(state["stem.weight"], (0, first.shape[1] - state["stem.weight"].shape[1]))
+        self.model.load_state_dict(state, strict=False)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for matrices (Jordan et al. 2024), AdamW for all else."""
@@ -286,15 +294,27 @@ def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset) -> tuple[Tenso
     count, of_each = batch.references.shape[:2]
     pictures = matcher.of_areas(batch.references.flatten(0, 1) / 255, [()] * (count * of_each))
     seen = [pictures[i : i + of_each] for i in range(0, len(pictures), of_each)]
-    drawn = matcher.of_areas(batch.drawing / 255, seen)
-
-    own = torch.stack([x.places for x in drawn]).flatten(2)
     shown = torch.stack([x.places for x in pictures]).unflatten(0, (count, of_each)).transpose(1, 2).flatten(2)
     asked, known = batch.asked, batch.known
-    parts, theirs = batch.parts.flatten(1).gather(1, asked).long()[..., None], batch.theirs.flatten(1).gather(1, known).long()
     there = batch.shown.flatten(1).gather(1, known)
-    queries = own.gather(2, asked[:, None].expand(-1, own.shape[1], -1)).mT
     keys = shown.gather(2, known[:, None].expand(-1, shown.shape[1], -1)).mT
+
+    drawing = batch.drawing / 255
+    if preset.model.colours:
+        colours = batch.references[:, :, 2:][PLACES].transpose(1, 2).flatten(2)
+        colours = colours.gather(2, known[:, None].expand(-1, 3, -1)).mT / 127.5 - 1
+        guesses = torch.full((count, 3, *drawing.shape[2:]), 0.5, device=drawing.device)
+        again = range(count // 2)
+        with torch.no_grad():
+            first = matcher.of_areas(drawing[: len(again)], seen[: len(again)])
+            for i in again:
+                some = there[i].nonzero()[:GUESSED_FROM, 0]
+                if len(some):
+                    guesses[i] = matcher.guessed(first[i].places, keys[i, some], colours[i, some], drawing.shape[2:])
+        drawing = torch.cat([drawing, guesses], dim=1)
+    own = torch.stack([x.places for x in matcher.of_areas(drawing, seen)]).flatten(2)
+    parts, theirs = batch.parts.flatten(1).gather(1, asked).long()[..., None], batch.theirs.flatten(1).gather(1, known).long()
+    queries = own.gather(2, asked[:, None].expand(-1, own.shape[1], -1)).mT
     fits, nothing = matcher.likeness(queries, keys)
     # Parts by number, so that one product sums over the places of each.
     share = there / there.sum(1, keepdim=True).clamp(min=1)

@@ -186,6 +186,16 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     "matcher-deeper-longer-mixed": replace(
         _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=8e-4, cooldown=0.9, seed=8
     ),
+    # And on, with the colours of references, and half of the drawings looked at again with what was found.
+    "matcher-colours-mixed": replace(
+        _MIXED,
+        model=MatcherConfig(attention=6, refined=True, colours=True),
+        queries=768,
+        rate=1.2e-3,
+        cooldown=0.9,
+        seed=11,
+        steps=1_700,
+    ),
     # And on, in batches as a GPU wants them: ten minutes of one, if the cores beside it draw 70 scenes a second. Not run yet.
     "matcher-large-mixed": replace(
         _MIXED,
