@@ -74,7 +74,9 @@ class Matcher(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        self.stem = _Conv((INPUTS + COLOURS * config.colours) * STRIDE**2, widths[0])
+        self.stem = _Conv(INPUTS * STRIDE**2, widths[0])
+        tint = nn.Sequential(_Conv(COLOURS * STRIDE**2, widths[0]), _Conv(widths[0], widths[0], silent=True))
+        self.tint = tint if config.colours else None
         self.down = nn.ModuleList(nn.Sequential(_Conv(a, b, 2), _Residual(b)) for a, b in pairwise(widths))
         ups = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in ups)
@@ -99,8 +101,10 @@ class Matcher(nn.Module):
         drawings: darkness of lines and the area, in [0, 1]. others: tokens of what they are compared with.
         """
         h, w = drawings.shape[-2:]
-        padded = F.pad(self._inputs(drawings), (0, w % STRIDE, 0, h % STRIDE))
-        x = self.stem(F.pixel_unshuffle(padded, STRIDE))
+        padded = F.pad(drawings, (0, w % STRIDE, 0, h % STRIDE))
+        x = self.stem(F.pixel_unshuffle(padded[:, :INPUTS], STRIDE))
+        if self.tint is not None:
+            x = x + self.tint(F.pixel_unshuffle(_colours(padded), STRIDE))
         seen = []
         for down in self.down:
             seen.append(x)
@@ -117,15 +121,6 @@ class Matcher(nn.Module):
                 described = coarse if described is None else coarse + _widened(described, coarse)
         found = self.head(x)
         return found if described is None else found + _widened(described, found), tokens
-
-    def _inputs(self, pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b i h w"]:
-        """Grey stands for what has no colours: drawings, and what is outside an area."""
-        seen, colours = pictures[:, :INPUTS], pictures[:, INPUTS:]
-        if not self.config.colours:
-            return seen
-        if not colours.shape[1]:
-            return F.pad(seen, (0, 0, 0, 0, 0, COLOURS))
-        return torch.cat([seen, (colours * 2 - 1) * seen[:, 1:]], dim=1)
 
     def _attended(
         self, x: Float[Tensor, "b c y x"], others: Others | None
@@ -203,13 +198,15 @@ class Matcher(nn.Module):
 
 
 class _Conv(nn.Module):
-    """3 by 3; the weights are one matrix, as Muon wants them."""
+    """3 by 3; the weights are one matrix, as Muon wants them. silent: whether it gives nothing before it is trained."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, silent: bool = False) -> None:
         super().__init__()
         self.stride = stride
         self.weight = nn.Parameter(torch.randn(outputs, inputs * 9) * (inputs * 9) ** -0.5)
         self.norm = nn.GroupNorm(8, outputs)
+        if silent:
+            nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.unflatten(1, (-1, 3, 3))
@@ -221,9 +218,7 @@ class _Residual(nn.Module):
 
     def __init__(self, width: int, silent: bool = False) -> None:
         super().__init__()
-        self.first, self.second = _Conv(width, width), _Conv(width, width)
-        if silent:
-            nn.init.zeros_(self.second.norm.weight)
+        self.first, self.second = _Conv(width, width), _Conv(width, width, silent=silent)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(x))
@@ -258,6 +253,13 @@ class _Attention(nn.Module):
         mask = None if there is None else torch.cat([there.new_ones(own.shape[:2]), there], dim=1)[:, None, None]
         own = own + self.out(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
         return own + self.narrow(F.silu(self.wide(self.after(own)))), shown
+
+
+def _colours(pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
+    """In [-1, 1]; grey stands for what has none: drawings, and what is outside an area."""
+    if pictures.shape[1] == INPUTS:
+        return pictures.new_zeros(len(pictures), COLOURS, *pictures.shape[2:])
+    return (pictures[:, INPUTS:] * 2 - 1) * pictures[:, 1:2]
 
 
 def _together(references: Sequence[Sequence[Described]]) -> Others:

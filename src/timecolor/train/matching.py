@@ -25,6 +25,7 @@ from timecolor.train.presets import MatcherPreset, Views
 from timecolor.world import HELD_OUT_SEED, World
 
 PLACES = np.s_[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]  # of a picture, that the matcher describes
+AGAIN = 0.5  # share of the drawings that are looked at again with what was found
 GUESSED_FROM = 512  # places, by which a drawing's colours are guessed before it is looked at again
 STYLES: tuple[SketchStyle, ...] = ("clean", "drawn", "soft", "thick", "extracted")  # of lines taken from a coloured drawing
 
@@ -245,10 +246,7 @@ class Matching:
         )
         if grown != model:
             raise ValueError(f"{path}: holds {known.config}, the preset has {model}; start from weights of its sizes")
-        state = known.state_dict()
-        first = self.model.stem.weight
-        state["stem.weight"] = F.pad(state["stem.weight"], (0, first.shape[1] - state["stem.weight"].shape[1]))
-        self.model.load_state_dict(state, strict=False)
+        self.model.load_state_dict(known.state_dict(), strict=False)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for matrices (Jordan et al. 2024), AdamW for all else."""
@@ -304,7 +302,7 @@ def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset) -> tuple[Tenso
         colours = batch.references[:, :, 2:][PLACES].transpose(1, 2).flatten(2)
         colours = colours.gather(2, known[:, None].expand(-1, 3, -1)).mT / 127.5 - 1
         guesses = torch.full((count, 3, *drawing.shape[2:]), 0.5, device=drawing.device)
-        again = range(count // 2)
+        again = range(round(count * AGAIN))
         with torch.no_grad():
             first = matcher.of_areas(drawing[: len(again)], seen[: len(again)])
             for i in again:

@@ -194,7 +194,7 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
         rate=1.2e-3,
         cooldown=0.9,
         seed=11,
-        steps=1_700,
+        steps=1_550,
     ),
     # And on, in batches as a GPU wants them: ten minutes of one, if the cores beside it draw 70 scenes a second. Not run yet.
     "matcher-large-mixed": replace(
