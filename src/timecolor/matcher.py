@@ -75,7 +75,7 @@ class Matcher(nn.Module):
         self.config = config
         widths = config.widths
         self.stem = _Conv(INPUTS * STRIDE**2, widths[0])
-        tint = nn.Sequential(_Conv(COLOURS * STRIDE**2, widths[0]), _Conv(widths[0], widths[0], silent=True))
+        tint = nn.Sequential(_Conv(COLOURS * STRIDE**2, widths[0]), _Conv(widths[0], widths[0], 1, 0.2))
         self.tint = tint if config.colours else None
         self.down = nn.ModuleList(nn.Sequential(_Conv(a, b, 2), _Residual(b)) for a, b in pairwise(widths))
         ups = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
@@ -102,9 +102,10 @@ class Matcher(nn.Module):
         """
         h, w = drawings.shape[-2:]
         padded = F.pad(drawings, (0, w % STRIDE, 0, h % STRIDE))
-        x = self.stem(F.pixel_unshuffle(padded[:, :INPUTS], STRIDE))
-        if self.tint is not None:
-            x = x + self.tint(F.pixel_unshuffle(_colours(padded), STRIDE))
+        lines, colours = padded[:, :INPUTS], padded[:, INPUTS:]
+        x = self.stem(F.pixel_unshuffle(lines, STRIDE))
+        if self.tint is not None and colours.shape[1]:
+            x = x + self.tint(F.pixel_unshuffle((2 * colours - 1) * lines[:, 1:], STRIDE))
         seen = []
         for down in self.down:
             seen.append(x)
@@ -185,28 +186,15 @@ class Matcher(nn.Module):
             return told[0, 0, :, : values.shape[1]]
 
 
-    def guessed(
-        self, places: Float[Tensor, "d y x"], keys: Float[Tensor, "k d"], colours: Float[Tensor, "k 3"], size: tuple[int, int]
-    ) -> Float[Tensor, "3 h w"]:
-        """A drawing's colours in [0, 1], as its places find them at a reference's, cell by cell of four pixels.
-
-        colours: of these, in [-1, 1]. Grey where nothing is found.
-        """
-        some = places[:, ::2, ::2]
-        told = self.told(some.flatten(1).T, keys, colours).T.unflatten(1, some.shape[1:])
-        return F.interpolate(told[None] / 2 + 0.5, size=size, mode="nearest")[0]
-
-
 class _Conv(nn.Module):
-    """3 by 3; the weights are one matrix, as Muon wants them. silent: whether it gives nothing before it is trained."""
+    """3 by 3; the weights are one matrix, as Muon wants them. gain: of what it gives, before it is trained."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, silent: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, gain: float = 1.0) -> None:
         super().__init__()
         self.stride = stride
         self.weight = nn.Parameter(torch.randn(outputs, inputs * 9) * (inputs * 9) ** -0.5)
         self.norm = nn.GroupNorm(8, outputs)
-        if silent:
-            nn.init.zeros_(self.norm.weight)
+        nn.init.constant_(self.norm.weight, gain)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.unflatten(1, (-1, 3, 3))
@@ -218,7 +206,7 @@ class _Residual(nn.Module):
 
     def __init__(self, width: int, silent: bool = False) -> None:
         super().__init__()
-        self.first, self.second = _Conv(width, width), _Conv(width, width, silent=silent)
+        self.first, self.second = _Conv(width, width), _Conv(width, width, gain=0.0 if silent else 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(x))
@@ -253,13 +241,6 @@ class _Attention(nn.Module):
         mask = None if there is None else torch.cat([there.new_ones(own.shape[:2]), there], dim=1)[:, None, None]
         own = own + self.out(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
         return own + self.narrow(F.silu(self.wide(self.after(own)))), shown
-
-
-def _colours(pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
-    """In [-1, 1]; grey stands for what has none: drawings, and what is outside an area."""
-    if pictures.shape[1] == INPUTS:
-        return pictures.new_zeros(len(pictures), COLOURS, *pictures.shape[2:])
-    return (pictures[:, INPUTS:] * 2 - 1) * pictures[:, 1:2]
 
 
 def _together(references: Sequence[Sequence[Described]]) -> Others:

@@ -25,7 +25,6 @@ SHORT_SIDE = 240  # pixels of what the matcher looks at, at most
 SHADES = 64  # colours that a group of references is told apart by
 MOST_KEYS = 4096  # places of a group that are looked at
 NEARLY_WHITE = 0.9  # the darkest channel of what is taken for paper
-GUESSED = 2
 POOLED = 0.3  # how much what a closed region agrees on counts, against what each of its places says
 
 
@@ -173,14 +172,12 @@ class _Group:
     """References that are looked at together.
 
     looks: for each of `LOOKS` the references as the matcher sees them, and their described places, (k, d).
-    shade: (k, m + 1), 1 where a place has one of the group's shades, the last for what is behind. colours: (k, 3), of each place,
-    in [-1, 1]. shades: (m, 3), in [0, 1].
+    shade: (k, m + 1), 1 where a place has one of the group's shades, the last for what is behind. shades: (m, 3), in [0, 1].
     alike: (m, m), how much a shade counts as another.
     """
 
     looks: Sequence[tuple[Sequence[Described], Tensor]]
     shade: Tensor
-    colours: Tensor
     shades: Float[np.ndarray, "m 3"]
     alike: Float[np.ndarray, "m m"]
 
@@ -205,23 +202,18 @@ class _Group:
         shade[~back], shades = _shades(colours[~back])
         of_place = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float()
         lab = to_lab(shades)
-        device = looks[0][1].device
-        values = torch.from_numpy(colours.astype(np.float32)) / 127.5 - 1
-        return _Group(looks, of_place.to(device), values.to(device), shades, alike(lab, lab))
+        return _Group(looks, of_place.to(looks[0][1].device), shades, alike(lab, lab))
 
     def shares(self, matcher: Matcher, lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> Float[Tensor, "n k"]:
         """How likely each place in an area of a drawing has each shade, and is behind, which comes last.
 
         What looks say on average; what is missing to 1 is in no reference. lines: the area's, their darkness.
         """
-        found, guess, values = [], None, torch.cat([self.shade, self.colours], dim=1)
+        found = []
         for look, (seen, keys) in zip(LOOKS, self.looks, strict=True):
-            guessed = None if guess is None else look(guess)
-            described = look.back(_described(matcher, look(lines), look(area), seen, guessed).places, area)
+            described = look.back(_described(matcher, look(lines), look(area), seen).places, area)
             with torch.inference_mode():
-                told = matcher.told(described, keys, values)
-            found.append(told[:, :-3])
-            guess = _as_guessed(told[:, -3:].cpu().numpy(), area)
+                found.append(matcher.told(described, keys, self.shade))
         return torch.stack(found).mean(dim=0)
 
 
@@ -286,14 +278,6 @@ def _described(
     with torch.inference_mode():
         found = matcher.of_area(seen.to(first.device, first.dtype), references)
     return found._replace(places=found.places.float())
-
-
-def _as_guessed(colours: Float[np.ndarray, "n 3"], area: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """A drawing by the colours, in [-1, 1], that the places of its area were found to have; grey elsewhere."""
-    at = _at_places(area)
-    seen = np.full((*at.shape, 3), 128, np.uint8)
-    seen[at] = ((colours / 2 + 0.5) * 255).round().clip(0, 255)
-    return cv2.resize(seen[::GUESSED, ::GUESSED], area.shape[::-1], interpolation=cv2.INTER_NEAREST)
 
 
 def _at_places(picture: np.ndarray) -> np.ndarray:

@@ -25,8 +25,6 @@ from timecolor.train.presets import MatcherPreset, Views
 from timecolor.world import HELD_OUT_SEED, World
 
 PLACES = np.s_[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]  # of a picture, that the matcher describes
-AGAIN = 0.5  # share of the drawings that are looked at again with what was found
-GUESSED_FROM = 512  # places, by which a drawing's colours are guessed before it is looked at again
 STYLES: tuple[SketchStyle, ...] = ("clean", "drawn", "soft", "thick", "extracted")  # of lines taken from a coloured drawing
 
 
@@ -99,11 +97,12 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
     lines, area, parts = propagation.ink(scene.sketch), scene.area, scene.parts
     if not area.all():
         lines = lines_in(lines, area)
-    seen = [_seen(reference, theirs, preset, clip, rng, augment) for reference, theirs in scene.found]
+    mirrored = augment and rng.random() < 0.5
+    seen = [_seen(reference, theirs, preset, clip, rng, augment, mirrored) for reference, theirs in scene.found]
     blank = (np.zeros((5, clip.height, clip.width), np.uint8), np.zeros((clip.height, clip.width), np.uint8))
     seen += [blank] * (preset.references - len(seen))
     drawing = np.stack([lines, area * np.uint8(255)])
-    if augment and rng.random() < 0.5:
+    if mirrored:
         drawing, parts = drawing[..., ::-1], parts[..., ::-1]
     pictures, theirs = (np.stack(x) for x in zip(*seen, strict=True))
     parts, theirs = parts[PLACES], theirs[PLACES]
@@ -194,7 +193,13 @@ def _extracted(colour: np.ndarray, clip: Clip, rng: np.random.Generator) -> np.n
 
 
 def _seen(
-    reference: Reference, parts: np.ndarray, preset: MatcherPreset, clip: Clip, rng: np.random.Generator, augment: bool
+    reference: Reference,
+    parts: np.ndarray,
+    preset: MatcherPreset,
+    clip: Clip,
+    rng: np.random.Generator,
+    augment: bool,
+    mirrored: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A reference as the matcher sees it at the working size, and its parts."""
     image, alpha = reference.image, reference.alpha
@@ -214,7 +219,7 @@ def _seen(
     if augment and rng.random() < 0.5:  # another light
         fills = (255 * (fills / 255) ** np.exp(rng.normal(0, 0.25, 3))).round().astype(np.uint8)
     seen = np.concatenate([np.stack([picture.lines, picture.shown * np.uint8(255)]), np.moveaxis(fills, 2, 0)])
-    mirrored = augment and rng.random() < 0.5
+    mirrored ^= augment and rng.random() < preset.turned
     return (seen[..., ::-1], parts[..., ::-1]) if mirrored else (seen, parts)
 
 
@@ -292,27 +297,15 @@ def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset) -> tuple[Tenso
     count, of_each = batch.references.shape[:2]
     pictures = matcher.of_areas(batch.references.flatten(0, 1) / 255, [()] * (count * of_each))
     seen = [pictures[i : i + of_each] for i in range(0, len(pictures), of_each)]
+    drawn = matcher.of_areas(batch.drawing / 255, seen)
+
+    own = torch.stack([x.places for x in drawn]).flatten(2)
     shown = torch.stack([x.places for x in pictures]).unflatten(0, (count, of_each)).transpose(1, 2).flatten(2)
     asked, known = batch.asked, batch.known
-    there = batch.shown.flatten(1).gather(1, known)
-    keys = shown.gather(2, known[:, None].expand(-1, shown.shape[1], -1)).mT
-
-    drawing = batch.drawing / 255
-    if preset.model.colours:
-        colours = batch.references[:, :, 2:][PLACES].transpose(1, 2).flatten(2)
-        colours = colours.gather(2, known[:, None].expand(-1, 3, -1)).mT / 127.5 - 1
-        guesses = torch.full((count, 3, *drawing.shape[2:]), 0.5, device=drawing.device)
-        again = range(round(count * AGAIN))
-        with torch.no_grad():
-            first = matcher.of_areas(drawing[: len(again)], seen[: len(again)])
-            for i in again:
-                some = there[i].nonzero()[:GUESSED_FROM, 0]
-                if len(some):
-                    guesses[i] = matcher.guessed(first[i].places, keys[i, some], colours[i, some], drawing.shape[2:])
-        drawing = torch.cat([drawing, guesses], dim=1)
-    own = torch.stack([x.places for x in matcher.of_areas(drawing, seen)]).flatten(2)
     parts, theirs = batch.parts.flatten(1).gather(1, asked).long()[..., None], batch.theirs.flatten(1).gather(1, known).long()
+    there = batch.shown.flatten(1).gather(1, known)
     queries = own.gather(2, asked[:, None].expand(-1, own.shape[1], -1)).mT
+    keys = shown.gather(2, known[:, None].expand(-1, shown.shape[1], -1)).mT
     fits, nothing = matcher.likeness(queries, keys)
     # Parts by number, so that one product sums over the places of each.
     share = there / there.sum(1, keepdim=True).clamp(min=1)
@@ -325,5 +318,6 @@ def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset) -> tuple[Tenso
     part = (torch.where(found, same + other, nothing) / (by_part.sum(2) + nothing)).clamp(min=1e-9).log()
     tone = torch.where(toned, (same / (same + other).clamp(min=1e-30)).clamp(min=1e-6).log(), 0.0)
     right = part.detach() > float(np.log(0.5))
-    about = {"found": right[found].float().mean(), "nothing": right[~found].float().mean()}
-    return -(part + preset.tone * tone).mean(1), about
+    both = toned & held.gather(1, parts[..., 0] ^ 1)
+    about = {"found": right[found], "nothing": right[~found], "tone": (same > other)[both]}
+    return -(part + preset.tone * tone).mean(1), {name: each.float().mean() for name, each in about.items()}
