@@ -38,7 +38,7 @@ class Pairs(NamedTuple):
 
     drawing: UInt8[Tensor, "b 2 h w"]
     parts: UInt8[Tensor, "b y x"]
-    references: UInt8[Tensor, "b r 2 h w"]
+    references: UInt8[Tensor, "b r 5 h w"]
     theirs: UInt8[Tensor, "b r y x"]
     asked: Int[Tensor, "b q"]
     known: Int[Tensor, "b k"]
@@ -97,11 +97,12 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
     lines, area, parts = propagation.ink(scene.sketch), scene.area, scene.parts
     if not area.all():
         lines = lines_in(lines, area)
-    seen = [_seen(reference, theirs, preset, clip, rng, augment) for reference, theirs in scene.found]
-    blank = (np.zeros((2, clip.height, clip.width), np.uint8), np.zeros((clip.height, clip.width), np.uint8))
+    mirrored = augment and rng.random() < 0.5
+    seen = [_seen(reference, theirs, preset, clip, rng, augment, mirrored) for reference, theirs in scene.found]
+    blank = (np.zeros((5, clip.height, clip.width), np.uint8), np.zeros((clip.height, clip.width), np.uint8))
     seen += [blank] * (preset.references - len(seen))
     drawing = np.stack([lines, area * np.uint8(255)])
-    if augment and rng.random() < 0.5:
+    if mirrored:
         drawing, parts = drawing[..., ::-1], parts[..., ::-1]
     pictures, theirs = (np.stack(x) for x in zip(*seen, strict=True))
     parts, theirs = parts[PLACES], theirs[PLACES]
@@ -192,7 +193,13 @@ def _extracted(colour: np.ndarray, clip: Clip, rng: np.random.Generator) -> np.n
 
 
 def _seen(
-    reference: Reference, parts: np.ndarray, preset: MatcherPreset, clip: Clip, rng: np.random.Generator, augment: bool
+    reference: Reference,
+    parts: np.ndarray,
+    preset: MatcherPreset,
+    clip: Clip,
+    rng: np.random.Generator,
+    augment: bool,
+    mirrored: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A reference as the matcher sees it at the working size, and its parts."""
     image, alpha = reference.image, reference.alpha
@@ -208,8 +215,11 @@ def _seen(
             alpha = moved
     picture = codec.letterbox(Reference(image, alpha, reference.role), clip)
     parts = cv2.resize(parts, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST)
-    seen = np.stack([picture.lines, picture.shown * np.uint8(255)])
-    mirrored = augment and rng.random() < 0.5
+    fills = picture.fills
+    if augment and rng.random() < 0.5:  # another light
+        fills = (255 * (fills / 255) ** np.exp(rng.normal(0, 0.25, 3))).round().astype(np.uint8)
+    seen = np.concatenate([np.stack([picture.lines, picture.shown * np.uint8(255)]), np.moveaxis(fills, 2, 0)])
+    mirrored ^= augment and rng.random() < preset.turned
     return (seen[..., ::-1], parts[..., ::-1]) if mirrored else (seen, parts)
 
 
@@ -237,6 +247,7 @@ class Matching:
             attention=max(known.config.attention, model.attention),
             boxes=model.boxes,
             refined=known.config.refined or model.refined,
+            colours=known.config.colours or model.colours,
         )
         if grown != model:
             raise ValueError(f"{path}: holds {known.config}, the preset has {model}; start from weights of its sizes")
@@ -307,5 +318,6 @@ def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset) -> tuple[Tenso
     part = (torch.where(found, same + other, nothing) / (by_part.sum(2) + nothing)).clamp(min=1e-9).log()
     tone = torch.where(toned, (same / (same + other).clamp(min=1e-30)).clamp(min=1e-6).log(), 0.0)
     right = part.detach() > float(np.log(0.5))
-    about = {"found": right[found].float().mean(), "nothing": right[~found].float().mean()}
-    return -(part + preset.tone * tone).mean(1), about
+    both = toned & held.gather(1, parts[..., 0] ^ 1)
+    about = {"found": right[found], "nothing": right[~found], "tone": (same > other)[both]}
+    return -(part + preset.tone * tone).mean(1), {name: each.float().mean() for name, each in about.items()}

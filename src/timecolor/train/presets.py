@@ -108,6 +108,7 @@ class MatcherPreset(Run):
     extracted: float = 0.2
     art: float = 0.0
     zoom: tuple[float, float] = (0.5, 1.3)
+    turned: float = 0.5
     references: int = 2
     queries: int = 192
     keys: int = 2048
@@ -185,6 +186,18 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     # And on, at a rate that falls nearly from the start. (Seed 7 is the judge's.)
     "matcher-deeper-longer-mixed": replace(
         _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=8e-4, cooldown=0.9, seed=8
+    ),
+    # And on, with the colours of references, which tell from where the light falls: so they are seldom turned against the drawing.
+    "matcher-colours-mixed": replace(
+        _MIXED,
+        model=MatcherConfig(attention=6, refined=True, colours=True),
+        queries=768,
+        turned=0.1,
+        tone=0.6,
+        rate=1.2e-3,
+        cooldown=0.9,
+        seed=11,
+        steps=1_250,
     ),
     # And on, in batches as a GPU wants them: ten minutes of one, if the cores beside it draw 70 scenes a second. Not run yet.
     "matcher-large-mixed": replace(
