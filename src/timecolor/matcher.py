@@ -23,7 +23,6 @@ STRIDE = 2  # pixels to a described place
 # and the gradient of what follows is wrong in bfloat16 on a CPU (docs/method.md).
 AROUND = 16
 INPUTS = 2  # lines, and the area that they are of
-COLOURS = 3  # further inputs, of references
 HEADS = 4
 WAVES = 4  # by which attention is told where in its picture a token is, an axis
 
@@ -36,7 +35,6 @@ class MatcherConfig:
     refined: whether maps between the deepest and the finest have a residual block more and describe places themselves too.
     boxes: pixels of which the sides of the boxes around areas are whole ones, as far as a picture goes. With 48 few sizes are
     met, so more pictures go through the network at once; one that learned so is worse in boxes that are exact (docs/method.md).
-    colours: whether it sees those of references.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 192, 256)
@@ -44,7 +42,6 @@ class MatcherConfig:
     attention: int = 0
     refined: bool = False
     boxes: int = 1
-    colours: bool = False
 
 
 class Described(NamedTuple):
@@ -75,8 +72,6 @@ class Matcher(nn.Module):
         self.config = config
         widths = config.widths
         self.stem = _Conv(INPUTS * STRIDE**2, widths[0])
-        tint = nn.Sequential(_Conv(COLOURS * STRIDE**2, widths[0]), _Conv(widths[0], widths[0], 1, 0.2))
-        self.tint = tint if config.colours else None
         self.down = nn.ModuleList(nn.Sequential(_Conv(a, b, 2), _Residual(b)) for a, b in pairwise(widths))
         ups = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in ups)
@@ -94,7 +89,7 @@ class Matcher(nn.Module):
         self.nothing_bias = nn.Parameter(torch.zeros(()))
 
     def forward(
-        self, drawings: Float[Tensor, "b c h w"], others: Others | None = None
+        self, drawings: Float[Tensor, "b 2 h w"], others: Others | None = None
     ) -> tuple[Float[Tensor, "b d y x"], Float[Tensor, "b layers n c"]]:
         """Descriptions at every `STRIDE`-th pixel, and tokens of each layer.
 
@@ -102,10 +97,7 @@ class Matcher(nn.Module):
         """
         h, w = drawings.shape[-2:]
         padded = F.pad(drawings, (0, w % STRIDE, 0, h % STRIDE))
-        lines, colours = padded[:, :INPUTS], padded[:, INPUTS:]
-        x = self.stem(F.pixel_unshuffle(lines, STRIDE))
-        if self.tint is not None and colours.shape[1]:
-            x = x + self.tint(F.pixel_unshuffle((2 * colours - 1) * lines[:, 1:], STRIDE))
+        x = self.stem(F.pixel_unshuffle(padded, STRIDE))
         seen = []
         for down in self.down:
             seen.append(x)
@@ -133,11 +125,11 @@ class Matcher(nn.Module):
             tokens.append(shown)
         return own.mT.unflatten(2, x.shape[2:]), torch.stack(tokens, dim=1)
 
-    def of_area(self, picture: Float[Tensor, "c h w"], references: Sequence[Described] = ()) -> Described:
+    def of_area(self, picture: Float[Tensor, "2 h w"], references: Sequence[Described] = ()) -> Described:
         """What `forward` finds of one picture, worked out where its area lies; descriptions are 0 elsewhere."""
         return self.of_areas(picture[None], [references])[0]
 
-    def of_areas(self, pictures: Float[Tensor, "b c h w"], references: Sequence[Sequence[Described]]) -> list[Described]:
+    def of_areas(self, pictures: Float[Tensor, "b 2 h w"], references: Sequence[Sequence[Described]]) -> list[Described]:
         """`of_area` of each picture with its own references; boxes of one size go through the network at once."""
         h, w = pictures.shape[2:]
         nowhere = pictures.new_zeros(self.config.describe, -(-h // STRIDE), -(-w // STRIDE))
@@ -187,14 +179,13 @@ class Matcher(nn.Module):
 
 
 class _Conv(nn.Module):
-    """3 by 3; the weights are one matrix, as Muon wants them. gain: of what it gives, before it is trained."""
+    """3 by 3; the weights are one matrix, as Muon wants them."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, gain: float = 1.0) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
         self.stride = stride
         self.weight = nn.Parameter(torch.randn(outputs, inputs * 9) * (inputs * 9) ** -0.5)
         self.norm = nn.GroupNorm(8, outputs)
-        nn.init.constant_(self.norm.weight, gain)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.unflatten(1, (-1, 3, 3))
@@ -206,7 +197,9 @@ class _Residual(nn.Module):
 
     def __init__(self, width: int, silent: bool = False) -> None:
         super().__init__()
-        self.first, self.second = _Conv(width, width), _Conv(width, width, gain=0.0 if silent else 1.0)
+        self.first, self.second = _Conv(width, width), _Conv(width, width)
+        if silent:
+            nn.init.zeros_(self.second.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(x))

@@ -193,7 +193,7 @@ class _Group:
         some = [np.linspace(0, at.sum() - 1, max(1, round(dense * at.sum()))).round().astype(np.int64) for at in places]
         looks = []
         for look in LOOKS:
-            described = [_described(matcher, look(picture.lines), look(known), colours=look(picture.fills)) for picture, known, _ in seen]
+            described = [_described(matcher, look(picture.lines), look(known)) for picture, known, _ in seen]
             keys = [look.back(described[i].places, part)[of_it] for (i, part, _), of_it in zip(parts, some, strict=True)]
             looks.append((described, torch.cat(keys)))
         every = [_at_places(seen[i][0].fills)[at][of_it] for (i, _, _), at, of_it in zip(parts, places, some, strict=True)]
@@ -266,16 +266,10 @@ def on_paper(
 
 
 def _described(
-    matcher: Matcher,
-    lines: UInt8[np.ndarray, "h w"],
-    area: Bool[np.ndarray, "h w"],
-    references: Sequence[Described] = (),
-    colours: UInt8[np.ndarray, "h w 3"] | None = None,
+    matcher: Matcher, lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"], references: Sequence[Described] = ()
 ) -> Described:
     first = next(matcher.parameters())
     seen = torch.from_numpy(np.stack([lines.astype(np.float32) / 255, area.astype(np.float32)]))
-    if colours is not None:
-        seen = torch.cat([seen, torch.from_numpy(np.moveaxis(colours.astype(np.float32) / 255, 2, 0))])
     with torch.inference_mode():
         found = matcher.of_area(seen.to(first.device, first.dtype), references)
     return found._replace(places=found.places.float())

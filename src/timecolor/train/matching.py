@@ -38,7 +38,7 @@ class Pairs(NamedTuple):
 
     drawing: UInt8[Tensor, "b 2 h w"]
     parts: UInt8[Tensor, "b y x"]
-    references: UInt8[Tensor, "b r 5 h w"]
+    references: UInt8[Tensor, "b r 2 h w"]
     theirs: UInt8[Tensor, "b r y x"]
     asked: Int[Tensor, "b q"]
     known: Int[Tensor, "b k"]
@@ -99,7 +99,7 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
         lines = lines_in(lines, area)
     mirrored = augment and rng.random() < 0.5
     seen = [_seen(reference, theirs, preset, clip, rng, augment, mirrored) for reference, theirs in scene.found]
-    blank = (np.zeros((5, clip.height, clip.width), np.uint8), np.zeros((clip.height, clip.width), np.uint8))
+    blank = (np.zeros((2, clip.height, clip.width), np.uint8), np.zeros((clip.height, clip.width), np.uint8))
     seen += [blank] * (preset.references - len(seen))
     drawing = np.stack([lines, area * np.uint8(255)])
     if mirrored:
@@ -215,10 +215,7 @@ def _seen(
             alpha = moved
     picture = codec.letterbox(Reference(image, alpha, reference.role), clip)
     parts = cv2.resize(parts, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST)
-    fills = picture.fills
-    if augment and rng.random() < 0.5:  # another light
-        fills = (255 * (fills / 255) ** np.exp(rng.normal(0, 0.25, 3))).round().astype(np.uint8)
-    seen = np.concatenate([np.stack([picture.lines, picture.shown * np.uint8(255)]), np.moveaxis(fills, 2, 0)])
+    seen = np.stack([picture.lines, picture.shown * np.uint8(255)])
     mirrored ^= augment and rng.random() < preset.turned
     return (seen[..., ::-1], parts[..., ::-1]) if mirrored else (seen, parts)
 
@@ -247,7 +244,6 @@ class Matching:
             attention=max(known.config.attention, model.attention),
             boxes=model.boxes,
             refined=known.config.refined or model.refined,
-            colours=known.config.colours or model.colours,
         )
         if grown != model:
             raise ValueError(f"{path}: holds {known.config}, the preset has {model}; start from weights of its sizes")

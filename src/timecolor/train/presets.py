@@ -94,7 +94,7 @@ class MatcherPreset(Run):
     frames, labelled: shares of scenes whose references are another frame, or cut-outs with labels; the others have cut-outs
     and no labels, and `plates` of these the place behind too. extracted: share of drawings that are taken from the coloured one,
     as films' are. art: share of scenes that are not of the world but of drawings by others. zoom: how large cut-outs come beside
-    how they are drawn. references: of a scene, at most. queries, keys: places of a drawing and of its references that are
+    how they are drawn. turned: how often a reference is mirrored against its drawing. references: of a scene, at most. queries, keys: places of a drawing and of its references that are
     compared. tone: weight of light and shade beside the part.
     """
 
@@ -187,17 +187,18 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     "matcher-deeper-longer-mixed": replace(
         _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=8e-4, cooldown=0.9, seed=8
     ),
-    # And on, with the colours of references, which tell from where the light falls: so they are seldom turned against the drawing.
-    "matcher-colours-mixed": replace(
+    # And on, references mirrored with their drawing, as light falls on both; half way it knows best.
+    "matcher-turned-mixed": replace(
         _MIXED,
-        model=MatcherConfig(attention=6, refined=True, colours=True),
+        model=MatcherConfig(attention=6, refined=True),
         queries=768,
         turned=0.1,
         tone=0.6,
         rate=1.2e-3,
         cooldown=0.9,
+        moved=0.5,
         seed=11,
-        steps=1_250,
+        steps=1_050,
     ),
     # And on, in batches as a GPU wants them: ten minutes of one, if the cores beside it draw 70 scenes a second. Not run yet.
     "matcher-large-mixed": replace(
