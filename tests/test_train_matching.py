@@ -35,7 +35,7 @@ def test_two_steps_and_two_resumed_equal_four(tmp_path):
     broken.close()
     resumed = list(train(Matching(DEBUG, CPU), tmp_path / "broken"))
     assert [(r.step, r.loss) for r in resumed] == [(r.step, r.loss) for r in whole[2:]]
-    assert {"loss", "found", "nothing"} <= whole[-1].held_out.keys()
+    assert {"loss", "found", "nothing", "tone"} <= whole[-1].held_out.keys()
     a, b = (weights.load_matcher(tmp_path / run / "matcher.safetensors") for run in ("whole", "broken"))
     assert a.config == DEBUG.model
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
@@ -159,6 +159,10 @@ def test_the_loss_is_small_for_one_who_knows_and_large_for_one_who_errs():
     assert knows.shape == (4,)
     assert knows.max() < 1
     assert about["found"] > 0.95
+    assert about["tone"] > 0.95
+    # Light is taken for shade.
+    _, about = losses(_Knowing(torch.cat([batch.theirs.flatten(0, 1), batch.parts ^ 1])), batch, preset)
+    assert about["tone"] < 0.05
     # The drawings' parts are taken for their neighbours' in the table.
     wrong = torch.cat([batch.theirs.flatten(0, 1), batch.parts + 2])
     errs, about = losses(_Knowing(wrong), batch, preset)

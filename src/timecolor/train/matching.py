@@ -97,12 +97,11 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
     lines, area, parts = propagation.ink(scene.sketch), scene.area, scene.parts
     if not area.all():
         lines = lines_in(lines, area)
-    mirrored = augment and rng.random() < 0.5
-    seen = [_seen(reference, theirs, preset, clip, rng, augment, mirrored) for reference, theirs in scene.found]
+    seen = [_seen(reference, theirs, preset, clip, rng, augment) for reference, theirs in scene.found]
     blank = (np.zeros((2, clip.height, clip.width), np.uint8), np.zeros((clip.height, clip.width), np.uint8))
     seen += [blank] * (preset.references - len(seen))
     drawing = np.stack([lines, area * np.uint8(255)])
-    if mirrored:
+    if augment and rng.random() < 0.5:
         drawing, parts = drawing[..., ::-1], parts[..., ::-1]
     pictures, theirs = (np.stack(x) for x in zip(*seen, strict=True))
     parts, theirs = parts[PLACES], theirs[PLACES]
@@ -193,13 +192,7 @@ def _extracted(colour: np.ndarray, clip: Clip, rng: np.random.Generator) -> np.n
 
 
 def _seen(
-    reference: Reference,
-    parts: np.ndarray,
-    preset: MatcherPreset,
-    clip: Clip,
-    rng: np.random.Generator,
-    augment: bool,
-    mirrored: bool,
+    reference: Reference, parts: np.ndarray, preset: MatcherPreset, clip: Clip, rng: np.random.Generator, augment: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """A reference as the matcher sees it at the working size, and its parts."""
     image, alpha = reference.image, reference.alpha
@@ -216,7 +209,7 @@ def _seen(
     picture = codec.letterbox(Reference(image, alpha, reference.role), clip)
     parts = cv2.resize(parts, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST)
     seen = np.stack([picture.lines, picture.shown * np.uint8(255)])
-    mirrored ^= augment and rng.random() < preset.turned
+    mirrored = augment and rng.random() < 0.5
     return (seen[..., ::-1], parts[..., ::-1]) if mirrored else (seen, parts)
 
 
@@ -269,7 +262,7 @@ class Matching:
         return losses(self.model, batch, self.preset)[0]
 
     def measured(self) -> dict[str, float]:
-        """The loss, and the shares of places whose part, or "nothing", is likelier than all else together."""
+        """The loss; of places whose part, or "nothing", is likelier than all else together, and whose tone is than the other."""
         preset = self.preset
         if self._validation is None:
             each = min(preset.views[0].batch, preset.validation_shots)
@@ -288,7 +281,11 @@ class Matching:
 
 
 def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset) -> tuple[Tensor, dict[str, Tensor]]:
-    """For each sample minus the log-probability of the part, over the places asked for; how often it is over half."""
+    """For each sample minus the log-probability of the part, over the places asked for; shares of those that are right.
+
+    found, nothing: the part has over half, of places that a reference shows, or "nothing", of the others. tone: of those of which
+    references show both tones, the right one is likelier.
+    """
     batch = Pairs(*(x.to(matcher.scale.device) for x in batch))
     count, of_each = batch.references.shape[:2]
     pictures = matcher.of_areas(batch.references.flatten(0, 1) / 255, [()] * (count * of_each))

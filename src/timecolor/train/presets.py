@@ -94,7 +94,7 @@ class MatcherPreset(Run):
     frames, labelled: shares of scenes whose references are another frame, or cut-outs with labels; the others have cut-outs
     and no labels, and `plates` of these the place behind too. extracted: share of drawings that are taken from the coloured one,
     as films' are. art: share of scenes that are not of the world but of drawings by others. zoom: how large cut-outs come beside
-    how they are drawn. turned: how often a reference is mirrored against its drawing. references: of a scene, at most. queries, keys: places of a drawing and of its references that are
+    how they are drawn. references: of a scene, at most. queries, keys: places of a drawing and of its references that are
     compared. tone: weight of light and shade beside the part.
     """
 
@@ -108,7 +108,6 @@ class MatcherPreset(Run):
     extracted: float = 0.2
     art: float = 0.0
     zoom: tuple[float, float] = (0.5, 1.3)
-    turned: float = 0.5
     references: int = 2
     queries: int = 192
     keys: int = 2048
@@ -186,19 +185,6 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     # And on, at a rate that falls nearly from the start. (Seed 7 is the judge's.)
     "matcher-deeper-longer-mixed": replace(
         _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=8e-4, cooldown=0.9, seed=8
-    ),
-    # And on, references mirrored with their drawing, as light falls on both; half way it knows best.
-    "matcher-turned-mixed": replace(
-        _MIXED,
-        model=MatcherConfig(attention=6, refined=True),
-        queries=768,
-        turned=0.1,
-        tone=0.6,
-        rate=1.2e-3,
-        cooldown=0.9,
-        moved=0.5,
-        seed=11,
-        steps=1_050,
     ),
     # And on, in batches as a GPU wants them: ten minutes of one, if the cores beside it draw 70 scenes a second. Not run yet.
     "matcher-large-mixed": replace(
