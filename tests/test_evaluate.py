@@ -10,7 +10,7 @@ import pytest
 from conftest import painted_image, sketch_clip
 from test_protocols import clip, shot_folder
 
-from timecolor import cli
+from timecolor import choice, cli, weights
 from timecolor.colorize import ColorizeOptions, Colorizer
 from timecolor.evaluate import ablations, run
 from timecolor.evaluate.learned import LearnedMetric, frechet_distance
@@ -152,6 +152,16 @@ def test_other_results_are_not_touched(plan, tmp_path):
     with pytest.raises(InputError, match=r"holds results already; give another --out, or --overwrite"):
         evaluated(plan, out)
     assert evaluated(replace(plan, methods=("copy",)), out, overwrite=True)["methods"] == ["copy"]
+
+
+@pytest.mark.parametrize(("where", "name"), [(weights, "EMBEDDED_MATCHER"), (choice, "EMBEDDED"), (choice, "TRUST")])
+def test_other_weights_beside_the_model_do_not_go_on_with_an_evaluation(where, name, plan, tmp_path, monkeypatch):
+    next(run.evaluate(plan, tmp_path / "out"))
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"other")
+    monkeypatch.setattr(where, name, other)
+    with pytest.raises(InputError, match=r"unfinished evaluation whose weights is"):
+        evaluated(plan, tmp_path / "out")
 
 
 def test_broken_shots_stop_it_unless_they_are_skipped_and_counted(plan, tmp_path):

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from timecolor import weights
+from timecolor import choice, weights
 from timecolor.colorize import ColorizeOptions, Colorizer
 from timecolor.evaluate.ablations import Ablated, Ablation, Trained, ablate, ablations, train_ablations
 from timecolor.evaluate.baselines import BASELINES, baseline
@@ -777,32 +777,34 @@ def _settings(plan: Plan, cases: _Cases, ways: Sequence[Ablation]) -> dict[str, 
 
 def _config(plan: Plan) -> dict[str, Any]:
     """All that decides the figures: what a stopped run must have in common with the one that goes on."""
-    path = _weights_of(plan.model)
     plain = json.loads(json.dumps(asdict(plan), default=str))
-    return {**plain, "weights": _sha256([path]) if path.is_file() else None, "code": _sha256(sorted(_PACKAGE.rglob("*.py")))}
+    return {**plain, "weights": _sha256(_weights_of(plan.model)), "code": _sha256(sorted(_PACKAGE.rglob("*.py")))}
 
 
 _PACKAGE = Path(__file__).parents[1]
 
 
-def _sha256(paths: Iterable[Path]) -> str:
+def _sha256(paths: Sequence[Path]) -> str | None:
+    """Of the content of all these files; None where there are none."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:16] if paths else None
 
 
-def _weights_of(model: str) -> Path:
-    return weights.EMBEDDED if model == "toon" else Path(model)
+def _weights_of(model: str) -> list[Path]:
+    """A model's file, and those of the embedded networks that go with it; none of a directory."""
+    path = weights.EMBEDDED if model == "toon" else Path(model)
+    return [path, weights.EMBEDDED_MATCHER, choice.EMBEDDED, choice.TRUST] if path.is_file() else []
 
 
 def _model(model: str, colorizer: Colorizer) -> dict[str, Any]:
-    path = _weights_of(model)
-    about = weights.read(path)[1] if path.is_file() else {}
+    files = _weights_of(model)
+    about = weights.read(files[0])[1] if files else {}
     return {
         "name": model,
         "steps_trained": about.get("steps"),
-        "sha256": _sha256([path]) if path.is_file() else None,
+        "sha256": _sha256(files),
         "parameters": colorizer.model.parameters,
         "dtype": str(colorizer.model.dtype).removeprefix("torch."),
     }
