@@ -100,6 +100,10 @@ def test_a_run_leaves_networks_that_can_be_used_and_goes_on_from_what_it_collect
     assert truster(tmp_path / "trust.safetensors")(alone).tolist() == [[OWN]]
     with pytest.raises(ValueError, match="give another --out"):
         train(replace(preset, shots=3), tmp_path, 1, again.append)
+    other = tmp_path / "matcher.safetensors"
+    other.write_bytes(b"others")
+    with pytest.raises(ValueError, match="give another --out"):
+        train(preset, tmp_path, 1, again.append, matcher=other)
 
 
 def _nothing() -> Offers:

@@ -52,6 +52,19 @@ def test_weights_to_start_from_must_fit(tmp_path):
         Matching(replace(DEBUG, model=replace(DEBUG.model, describe=16)), CPU).fill_in(path)
 
 
+def test_a_run_goes_on_from_the_weights_that_it_started_from_which_need_not_be_given_again(tmp_path):
+    for name, seed in (("one", 0), ("other", 1)):
+        list(train(Matching(replace(DEBUG, steps=1, seed=seed), CPU), tmp_path / name))
+    one, other = (tmp_path / name / "matcher.safetensors" for name in ("one", "other"))
+    list(train(Matching(replace(DEBUG, steps=2), CPU), tmp_path / "run", init=one))
+    with pytest.raises(ValueError, match="run holds a run with another init; give another --out"):
+        list(train(Matching(replace(DEBUG, steps=3), CPU), tmp_path / "run", init=other))
+    for steps, init in ((3, None), (4, one)):
+        assert list(train(Matching(replace(DEBUG, steps=steps), CPU), tmp_path / "run", init=init))[-1].step == steps
+    with pytest.raises(ValueError, match="one holds a run with another init"):
+        list(train(Matching(replace(DEBUG, steps=2), CPU), tmp_path / "one", init=other))
+
+
 def test_a_batch_is_a_pure_function_of_preset_and_step():
     here, there = (list(loader(Steps(DEBUG), replace(DEBUG, workers=n), 1)) for n in (0, 1))
     assert len(here) == len(there) == 3

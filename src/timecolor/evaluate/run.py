@@ -778,18 +778,11 @@ def _settings(plan: Plan, cases: _Cases, ways: Sequence[Ablation]) -> dict[str, 
 def _config(plan: Plan) -> dict[str, Any]:
     """All that decides the figures: what a stopped run must have in common with the one that goes on."""
     plain = json.loads(json.dumps(asdict(plan), default=str))
-    return {**plain, "weights": _sha256(_weights_of(plan.model)), "code": _sha256(sorted(_PACKAGE.rglob("*.py")))}
+    files, code = _weights_of(plan.model), sorted(_PACKAGE.rglob("*.py"))
+    return {**plain, "weights": weights.digest(files) if files else None, "code": weights.digest(code)}
 
 
 _PACKAGE = Path(__file__).parents[1]
-
-
-def _sha256(paths: Sequence[Path]) -> str | None:
-    """Of the content of all these files; None where there are none."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16] if paths else None
 
 
 def _weights_of(model: str) -> list[Path]:
@@ -804,7 +797,7 @@ def _model(model: str, colorizer: Colorizer) -> dict[str, Any]:
     return {
         "name": model,
         "steps_trained": about.get("steps"),
-        "sha256": _sha256(files),
+        "sha256": weights.digest(files) if files else None,
         "parameters": colorizer.model.parameters,
         "dtype": str(colorizer.model.dtype).removeprefix("torch."),
     }

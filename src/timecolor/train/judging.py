@@ -352,7 +352,8 @@ def train(
     Raises ValueError where the folder holds what is of other shots, or coloured by other weights.
     """
     out.mkdir(parents=True, exist_ok=True)
-    source = json.dumps({**asdict(preset), "toon": str(toon), "matcher": str(matcher)})
+    files = (weights.EMBEDDED if toon == "toon" else Path(toon), matcher or weights.EMBEDDED_MATCHER)
+    source = json.dumps({**asdict(preset), "weights": weights.digest(files)})
     report: dict = {"preset": asdict(preset)}
     held_out: dict[Unit, dict[str, list[float]]] = {}
     names: dict[Unit, str] = {"cells": "trust", "regions": "judge"}

@@ -78,9 +78,9 @@ def train(lesson: Lesson, folder: Path, minutes: float | None = None, init: Path
     started, preset = time.monotonic(), lesson.preset
     if preset.moved < 1 and init is None:
         raise ValueError(f"what this run writes lies {preset.moved} of the way from other weights; give them, --init, each time")
-    _write_config(preset, folder)
     if init is not None:
         lesson.fill_in(init)
+    _write_config(preset, folder, init)
     model = lesson.model
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     before = {k: v.clone() for k, v in average.items()} if preset.moved < 1 else None
@@ -156,12 +156,17 @@ def _pace(step: int, preset: Run) -> float:
     return min(1.0, (step + 1) / preset.warmup, left)
 
 
-def _write_config(preset: Run, folder: Path) -> None:
+def _write_config(preset: Run, folder: Path, init: Path | None) -> None:
+    """What decides the run: the preset, and the content of the weights that it starts from, which need not be given again."""
     folder.mkdir(parents=True, exist_ok=True)
     path, config = folder / "config.json", json.loads(json.dumps(asdict(preset)))
+    config["init"] = None if init is None else weights.digest([init])
     if path.exists():
+        former = json.loads(path.read_text())
+        if init is None:
+            config["init"] = former.get("init")
         # The length may change: a run is made longer, or brought to its cooldown, by resuming it with other --steps.
-        changed = [k for k, v in json.loads(path.read_text()).items() if v != config.get(k) and k not in ("steps", "workers")]
+        changed = [k for k, v in former.items() if v != config.get(k) and k not in ("steps", "workers")]
         if changed:
             raise ValueError(f"{folder} holds a run with another {changed[0]}; give another --out, or its own options")
     path.write_text(json.dumps(config, indent=1))

@@ -1,7 +1,9 @@
 """Weights files: safetensors with the model's config in the metadata, never pickle. The embedded ones lie here."""
 
+import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,14 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:  # another program's metadata is plain text
         return text
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Of the content of files, one after the other: the first 16 hexadecimal digits of its SHA-256."""
+    found = hashlib.sha256()
+    for path in paths:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def config_of(data: dict[str, Any]) -> ToonConfig:
