@@ -25,12 +25,12 @@ from PIL import Image
 from timecolor.evaluate.plots import Point, Series, plot
 from timecolor.evaluate.sheet import contact_sheet
 
-SCHEMA = 1
+SCHEMA = 1  # of results.json
 PAGE_BYTES = 40_000_000
 SHEET_SHOTS = 8  # shots on a contact sheet, worst first
 SHEET_WIDTH = 240  # px of a picture on it
-WEBP_SIDE = 16_383  # px; a longer strip is cut into several pictures
-OURS = "timecolor"
+WEBP_SIDE = 16_383  # px, the format's own bound; a longer strip is cut into several pictures
+OURS = "timecolor"  # the method that is ours
 TRUTH = "truth"
 NONE = "–"  # what a table shows where there is no value
 

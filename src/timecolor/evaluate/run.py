@@ -53,18 +53,16 @@ from timecolor.evaluate.protocols import (
     peer_videos,
     sources,
 )
+from timecolor.evaluate.report import OURS, SCHEMA, WEBP_SIDE
 from timecolor.evaluate.statistics import mean_interval
 from timecolor.finish import FinishOptions
 from timecolor.media import InputError, did_you_mean, open_frames
 from timecolor.shot import Labels
 from timecolor.sketch import extract_clip
 
-SCHEMA = 1
-OURS = "timecolor"
 METHODS = (OURS, *BASELINES)
 BEST_PSNR = 60.0  # dB that equal pictures count as; rounding to 8 bits alone leaves 58.9
 STRIP_WIDTH = 480  # px of a frame on a strip
-WEBP_SIDE = 16_383  # px, the format's own bound
 ABLATION_SHOTS = 16
 
 NOTES = {
