@@ -50,13 +50,13 @@ def finish(
     colours: np.ndarray,
     sketch: np.ndarray,
     options: FinishOptions = FinishOptions(),
-    palette: "Palette | None" = None,
+    palette: Palette | None = None,
     labels: np.ndarray | None = None,
-    palettes: "Mapping[int, Palette] | None" = None,
-    plates: Sequence["Plate"] = (),
-    votes: Sequence["Vote"] = (),
+    palettes: Mapping[int, Palette] | None = None,
+    plates: Sequence[Plate] = (),
+    votes: Sequence[Vote] = (),
     choose: Choose | None = None,
-    placed: Sequence["Placed"] = (),
+    placed: Sequence[Placed] = (),
 ) -> np.ndarray:
     """The final frame, uint8 (h, w, 3).
 
@@ -155,7 +155,7 @@ class Finisher:
         labels: np.ndarray | None = None,
         ways: Sequence[Sequence[Way]] = (),
         votes: Sequence[Vote] = (),
-        places: Sequence["Place | None"] = (),
+        places: Sequence[Place | None] = (),
     ) -> np.ndarray:
         """`finish` with what is known of the shot. labels: the frame's, where the shot has any.
 

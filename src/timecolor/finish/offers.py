@@ -23,7 +23,7 @@ APART, AROUND, UNTOLD = 64.0, 1.5, 0.2
 
 def offers(
     found: np.ndarray,
-    cells: "Cells",
+    cells: Cells,
     areas: np.ndarray,
     opacity: np.ndarray,
     plates: Sequence[Plate],

@@ -106,7 +106,8 @@ def take_detail(
 def set_in(fills: np.ndarray, placed: Sequence[Placed], opacity: np.ndarray, areas: np.ndarray, loose: np.ndarray) -> np.ndarray:
     """The fills with pictures set where they are known to be seen, but for their own lines near the sketch's.
 
-    opacity: of the ink (h, w). areas: regions (h, w). loose: bool (areas,), those that are not one flat colour.
+    opacity: of the ink (h, w). areas: regions (h, w). loose: bool (areas,), those that are not one flat colour. Writes into
+    `fills`.
     """
     near = 2 * round(OVER * len(fills) / 480) + 1
     bare = cv2.dilate((opacity > GRAIN).astype(np.uint8), np.ones((near, near), np.uint8)) == 0

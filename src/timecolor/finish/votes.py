@@ -41,7 +41,7 @@ class Vote:
         return own + total.clip(max=1) * (mean + alone * (likeliest - mean) - own)
 
 
-class _Voting(NamedTuple):
+class Voting(NamedTuple):
     """What small regions, by number, vote for: shares (n, m) of a vote's shades."""
 
     vote: Vote
@@ -49,7 +49,7 @@ class _Voting(NamedTuple):
     shares: np.ndarray
 
 
-def regions_voting(cells: "Cells", areas: np.ndarray, votes: Sequence[Vote]) -> list[_Voting]:
+def regions_voting(cells: Cells, areas: np.ndarray, votes: Sequence[Vote]) -> list[Voting]:
     """What the places of small regions say together, where more than half of one votes."""
     if not votes:
         return []
@@ -71,11 +71,11 @@ def regions_voting(cells: "Cells", areas: np.ndarray, votes: Sequence[Vote]) -> 
         weight = pixels[mine, None]
         of, voters = (np.add.reduceat(x, first) for x in (weight * vote.shares[number[place[mine]]], weight))
         most = voters[:, 0] > size[voting] / 2
-        votings.append(_Voting(vote, voting[most], (of / voters)[most]))
+        votings.append(Voting(vote, voting[most], (of / voters)[most]))
     return votings
 
 
-def outcome(found: np.ndarray, votings: Sequence[_Voting]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def outcome(found: np.ndarray, votings: Sequence[Voting]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each region what it votes for, (areas, 3), what part is on any colour, and on the likeliest; else its own, 0."""
     voted, known, likeliest = found.copy(), np.zeros(len(found)), np.zeros(len(found))
     for vote, chosen, shares in votings:
