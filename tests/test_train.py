@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +97,7 @@ def test_weights_part_of_the_way_lie_between_those_before_and_the_runs_own(tmp_p
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"rate": 1e-3}, {"model": replace(DEBUG.model, layers=3)}])
 def test_a_folder_with_another_run_is_refused(tmp_path, change):
-    loop._write_config(DEBUG, tmp_path, None)
+    loop.write_config(tmp_path, asdict(DEBUG))
     kept = (tmp_path / "config.json").read_text()
     with pytest.raises(ValueError, match=f"holds a run with another {next(iter(change))}; give another --out"):
         next(learn(replace(DEBUG, **change), tmp_path))

@@ -33,7 +33,7 @@ from timecolor.correspondence import ALL, Rule, shot_tokens
 from timecolor.geometry import Grid
 from timecolor.layout import TokenLayout
 from timecolor.shapes import Float, Int
-from timecolor.train.loop import Report, _forget_after
+from timecolor.train.loop import Report, forget_after, write_config
 from timecolor.train.precompute import Entry, Precomputed, Sample
 from timecolor.train.presets import Finetune, Stage
 
@@ -203,7 +203,8 @@ def finetune(
                 f"batch {preset.batch} cannot be shared by {ranks} ranks; use {', '.join(map(str, fits))} ranks, or --batch"
             )
         if rank == 0:
-            _write_config(preset, shots, source, folder)
+            weights = files.identity(source.transformer)
+            write_config(folder, {**asdict(preset), "data": shots.identity, "weights": weights})
         dist.barrier()
         denoiser, tuned = _built(preset, source, mesh, device)
         trained = {name: p for name, p in denoiser.transformer.named_parameters() if p.requires_grad}
@@ -214,7 +215,7 @@ def finetune(
         state = _State(trained, optimizer, average, folder / "checkpoints")
         start = state.restore()
         if rank == 0:
-            _forget_after(start, folder / "metrics.jsonl")
+            forget_after(start, folder / "metrics.jsonl")
 
         logged: list[Tensor] = []
         since = time.monotonic()
@@ -264,19 +265,6 @@ def finetune(
                 yield report
             if late:
                 return
-
-
-def _write_config(preset: Finetune, shots: Precomputed, source: Source, folder: Path) -> None:
-    """All that is needed to repeat the run. Raises ValueError where the folder holds one of another preset, data or weights."""
-    folder.mkdir(parents=True, exist_ok=True)
-    about = {"data": shots.identity, "weights": files.identity(source.transformer)}
-    path, config = folder / "config.json", json.loads(json.dumps({**asdict(preset), **about}))
-    if path.exists():
-        # The length may change: a run is made longer by resuming it with other --steps.
-        changed = [k for k, v in json.loads(path.read_text()).items() if v != config.get(k) and k != "steps"]
-        if changed:
-            raise ValueError(f"{folder} holds a run with another {changed[0]}; give another --out, or its own options")
-    path.write_text(json.dumps(config, indent=1))
 
 
 @contextmanager

@@ -331,8 +331,11 @@ def main() -> None:
 
     try:
         preset = replace(JudgingPreset(), shots=given.shots)
+        # An error here is one line, in a worker it is a page.
+        if given.toon is not None:
+            weights.load_toon(given.toon)
         if given.matcher is not None:
-            weights.load_matcher(given.matcher)  # an error here is one line, in a worker it is a page
+            weights.load_matcher(given.matcher)
         train(preset, given.out, given.workers, say, given.toon or "toon", given.matcher, given.steps)
     except (ValueError, OSError) as error:
         sys.exit(f"timecolor.train.judging: {error}")
@@ -352,7 +355,7 @@ def train(
     Raises ValueError where the folder holds what is of other shots, or coloured by other weights.
     """
     out.mkdir(parents=True, exist_ok=True)
-    files = (weights.EMBEDDED if toon == "toon" else Path(toon), matcher or weights.EMBEDDED_MATCHER)
+    files = (weights.EMBEDDED if str(toon) == "toon" else Path(toon), matcher or weights.EMBEDDED_MATCHER)
     source = json.dumps({**asdict(preset), "weights": weights.digest(files)})
     report: dict = {"preset": asdict(preset)}
     held_out: dict[Unit, dict[str, list[float]]] = {}

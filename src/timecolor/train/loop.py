@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -73,14 +73,16 @@ def train(lesson: Lesson, folder: Path, minutes: float | None = None, init: Path
 
     minutes: stop with a checkpoint after this long (None = at the last step). init: weights to start a new run from; parts that
     they do not have start at random. Raises FloatingPointError where the loss is not finite, and ValueError where the folder
-    holds a run of another preset, the weights are of another width, or there are none and the preset's `moved` is below 1.
+    holds a run of another preset or from other weights, they are of another width, or there are none and the preset's `moved` is
+    below 1.
     """
     started, preset = time.monotonic(), lesson.preset
     if preset.moved < 1 and init is None:
         raise ValueError(f"what this run writes lies {preset.moved} of the way from other weights; give them, --init, each time")
     if init is not None:
         lesson.fill_in(init)
-    _write_config(preset, folder, init)
+    about = {**asdict(preset), "init": None if init is None else weights.digest([init])}
+    write_config(folder, about, free=("steps", "workers"), kept=("init",) if init is None else ())
     model = lesson.model
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     before = {k: v.clone() for k, v in average.items()} if preset.moved < 1 else None
@@ -91,7 +93,7 @@ def train(lesson: Lesson, folder: Path, minutes: float | None = None, init: Path
     optimizers = lesson.optimizers()
     state = folder / "checkpoints" / "last.safetensors"
     start = _restore(state, model, average, optimizers) if state.exists() else 0
-    _forget_after(start, folder / "metrics.jsonl")
+    forget_after(start, folder / "metrics.jsonl")
     device = next(model.parameters()).device
     autocast = torch.autocast(device.type, torch.bfloat16) if has_bf16(device) else contextlib.nullcontext()
 
@@ -156,23 +158,24 @@ def _pace(step: int, preset: Run) -> float:
     return min(1.0, (step + 1) / preset.warmup, left)
 
 
-def _write_config(preset: Run, folder: Path, init: Path | None) -> None:
-    """What decides the run: the preset, and the content of the weights that it starts from, which need not be given again."""
+def write_config(folder: Path, about: Mapping[str, Any], free: Collection[str] = ("steps",), kept: Collection[str] = ()) -> None:
+    """Write down all that decides a run. Raises ValueError where the folder holds one that was decided otherwise.
+
+    free: what may change: a run is made longer, or brought to its cooldown, by resuming it with other --steps. kept: what is not
+    given again and stays as it was.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path, config = folder / "config.json", json.loads(json.dumps(asdict(preset)))
-    config["init"] = None if init is None else weights.digest([init])
+    path, config = folder / "config.json", json.loads(json.dumps(about))
     if path.exists():
         former = json.loads(path.read_text())
-        if init is None:
-            config["init"] = former.get("init")
-        # The length may change: a run is made longer, or brought to its cooldown, by resuming it with other --steps.
-        changed = [k for k, v in former.items() if v != config.get(k) and k not in ("steps", "workers")]
+        config |= {k: former.get(k) for k in kept}
+        changed = [k for k, v in former.items() if v != config.get(k) and k not in free]
         if changed:
             raise ValueError(f"{folder} holds a run with another {changed[0]}; give another --out, or its own options")
     path.write_text(json.dumps(config, indent=1))
 
 
-def _forget_after(step: int, log: Path) -> None:
+def forget_after(step: int, log: Path) -> None:
     """Drop reports of steps that a resumed run will do again."""
     if log.exists():
         lines = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
