@@ -158,7 +158,7 @@ def test_what_looks_say_is_averaged(small, monkeypatch):
 
     def shares(*looks):
         monkeypatch.setattr(matching, "LOOKS", looks)
-        return Carrier(small, [shown], [np.ones((160, 240), bool)]).vote(lines, (0,)).shares
+        return Carrier(small, [shown], [np.ones((160, 240), bool)]).followed(lines, (0,)).vote.shares
 
     plain, mirrored = (shares(look) for look in LOOKS)
     assert np.abs(plain - mirrored).max() > 1e-3
@@ -294,7 +294,7 @@ def test_a_region_of_a_figure_has_no_paper_in_it():
 def test_behind_is_left_to_the_model_unless_it_is_paper(embedded, monkeypatch, paper, part):
     """Each place is half of the figure's one colour, and to two fifths behind."""
     shown, where = picture(colours=(RED, RED, RED))
-    monkeypatch.setattr(matching._Group, "shares", lambda self, _, lines, area: torch.tensor([[0.5, 0.4]]).expand(9600, 2))
+    monkeypatch.setattr(matching._Group, "shares", lambda self, *_: torch.tensor([[0.5, 0.4]]).expand(9600, 2))
     carrier, everywhere = Carrier(embedded, [shown], [where | True], [~where], paper), np.ones((160, 240), bool)
     made = carrier.recoloured(GREY, figure()[1], [Area(everywhere, (0,))], np.zeros((160, 240), np.int32))
     np.testing.assert_allclose(made.colours[0, 0], 0.5 + part * (np.array(RED) / 255 - 0.5), atol=1e-3)
@@ -319,15 +319,30 @@ def test_whole_frames_are_asked_at_every_place_and_mix_nothing_in(embedded):
     shown, _ = picture()
     fills, lines, there = figure(at=(100, 84))
     carrier = Carrier(embedded, [shown], [np.ones((160, 240), bool)])
-    vote = carrier.vote(lines, (0,))
-    assert vote is not None
+    followed = carrier.followed(lines, (0,))
+    assert followed is not None
+    assert not followed.flows
+    vote = followed.vote
     assert not vote.mixed
     assert vote.at.all()
     found = vote.settled(vote.shares, np.zeros((len(vote.shares), 3), np.float32)).reshape(*vote.at.shape, 3)
     inside = cv2.erode(there.astype(np.uint8), np.ones((9, 9), np.uint8))[1::2, 1::2] > 0
     right = np.abs(found - fills[1::2, 1::2].astype(np.float32) / 255).max(axis=2) < 0.2
     assert right[inside].mean() > 0.6
-    assert carrier.vote(lines, ()) is None
+    assert carrier.followed(lines, ()) is None
+
+
+def test_a_frame_is_laid_where_its_figure_is(embedded):
+    """The figure was 50 pixels further to the right and 12 up."""
+    shown, _ = picture()
+    _, lines, there = figure(at=(70, 96))
+    carrier = Carrier(embedded, [shown, shown], [np.ones((160, 240), bool)] * 2)
+    followed = carrier.followed(lines, (0, 1), {1})
+    assert followed is not None
+    assert list(followed.flows) == [1]
+    moved = followed.flows[1]
+    assert moved.shape == (160, 240, 2)
+    assert np.abs(moved[there].mean(axis=0) - (50, -12)).max() < 6
 
 
 def test_a_region_draws_its_places_together(monkeypatch):

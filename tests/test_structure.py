@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "propagation": "shapes",
     "finish": "shapes shot sketch propagation choice",
     "trust": "shapes propagation choice finish",
-    "matching": "shapes geometry denoiser matcher sketch propagation finish",
+    "alignment": "shapes matcher",
+    "matching": "shapes geometry denoiser matcher sketch propagation finish alignment",
     # the façade
     "models": "shapes geometry choice denoiser toon matcher diffusion weights cogvideox codec propagation",
     "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation"

@@ -20,7 +20,7 @@ from timecolor.denoiser import Conditions, Model, Picture, Work
 from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, Place, Vote, regions
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
-from timecolor.matching import Area, Carrier, clip_of, with_plate
+from timecolor.matching import Area, Carrier, Followed, clip_of, with_plate
 from timecolor.sampling import sample
 from timecolor.shot import Frames, Shot
 from timecolor.sketch import SketchStyle, extract_clip, require_line_art, without_lines
@@ -606,9 +606,9 @@ class _Carrying:
                 areas = _areas(self._shot, labels, self._fine, self._whole)
                 cells, votes, behind = self._carrier.recoloured(cells, lines, areas, closed)
             elif self._trust is not None:
-                vote = self._carrier.vote(lines, tuple(range(len(self._seen))))
-                if vote is not None:
-                    cells, votes = self._trusted(cells, drawing, closed, ways, vote), (vote,)
+                found = self._carrier.followed(lines, tuple(range(len(self._seen))), self._whole)
+                if found is not None:
+                    cells, votes = self._trusted(cells, drawing, closed, ways, found), (found.vote,)
         places = []
         for r, picture in self._whole.items():
             shown = behind if labels is None else np.isin(labels, self._plates.get(r, []))
@@ -629,7 +629,7 @@ class _Carrying:
         drawing: np.ndarray,
         closed: np.ndarray,
         ways: Sequence[Sequence[propagation.Way]],
-        vote: Vote,
+        found: Followed,
     ) -> np.ndarray:
         """The model's cells of a drawing, each from the picture that is trusted there. closed: regions of the drawing."""
         assert self._trust is not None
@@ -638,11 +638,13 @@ class _Carrying:
         views: list[trust.View] = []
         for (r, picture), its in zip(self._whole.items(), ways, strict=True):
             flows = [way.flow for way in its if way.flow is not None]
+            likely = propagation.resized(found.flows[r], height, width)
+            more = [propagation.refined(picture.lines, propagation.ink(drawing), likely)]
             moved = propagation.camera(picture.lines, drawing, flows, everywhere)
-            more = [] if moved is None else propagation.ways(picture.lines, drawing, [moved])[1:]
-            views += trust.views(picture.fills, self._frame_areas[r], [*its, *more])
+            more += [] if moved is None else [moved]
+            views += trust.views(picture.fills, self._frame_areas[r], [*its, *propagation.ways(picture.lines, drawing, more)[1:]])
         areas = cv2.resize(closed, (width, height), interpolation=cv2.INTER_NEAREST)
-        offers = trust.offers(cells, drawing, areas, views, vote)
+        offers = trust.offers(cells, drawing, areas, views, found.vote)
         return trust.taken(offers, self._trust(offers))
 
 

@@ -3,7 +3,7 @@
 Not in the TimeColor paper. The embedded model's colours give way to these.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from timecolor import propagation
+from timecolor.alignment import likely_flow
 from timecolor.denoiser import Picture
 from timecolor.finish.lab import ALIKE, alike, apart, to_lab
 from timecolor.finish.votes import Vote
@@ -52,6 +53,13 @@ class Recoloured(NamedTuple):
     colours: Float[np.ndarray, "y x 3"]
     votes: Sequence[Vote]
     behind: Bool[np.ndarray, "rows columns"]
+
+
+class Followed(NamedTuple):
+    """Which colours each place of a drawing may have, and along which flow each frame most likely lies on it (`likely_flow`)."""
+
+    vote: Vote
+    flows: Mapping[int, Float[np.ndarray, "h w 2"]]
 
 
 class Carrier:
@@ -94,7 +102,7 @@ class Carrier:
             if group is None or not at.any():
                 continue
             own = lines if area.mask.all() else lines_in(lines, area.mask)
-            shares = group.shares(self._matcher, own, area.mask)
+            shares = group.shares(self._matcher, group.described(self._matcher, own, area.mask))
             region = _at_places(regions)[at]
             pooled = _pooled(shares, region).cpu().numpy()
             if self._paper:
@@ -107,24 +115,31 @@ class Carrier:
             return Recoloured(colours, votes, behind)
         return Recoloured(on_paper(made, behind, _at_places(regions)) if self._paper else made, votes, behind)
 
-    def vote(self, lines: UInt8[np.ndarray, "h w"], references: tuple[int, ...]) -> Vote | None:
-        """Which of these references' colours each place of a drawing may have; None where nothing is seen of them.
+    def followed(
+        self, lines: UInt8[np.ndarray, "h w"], references: tuple[int, ...], frames: Collection[int] = ()
+    ) -> "Followed | None":
+        """What a drawing has of these references, each place of it by itself; None where nothing is seen of them.
 
-        lines: the drawing's, their darkness.
+        lines: the drawing's, their darkness. frames: those of them that show the whole frame and are to be laid on the drawing.
         """
         group = self._group(references)
         if group is None:
             return None
         everywhere = np.ones(lines.shape, bool)
-        shares = group.shares(self._matcher, lines, everywhere)[:, :-1].cpu().numpy()
-        return Vote(_at_places(everywhere), shares, group.shades, group.alike, mixed=False)
+        described = group.described(self._matcher, lines, everywhere)
+        shares = group.shares(self._matcher, described)[:, :-1].cpu().numpy()
+        flows, scale = {}, float(self._matcher.scale.detach().exp())
+        for r in group.members:
+            if r in frames:
+                flows[r] = likely_flow(described, group.places(r, everywhere), scale, lines)
+        return Followed(Vote(_at_places(everywhere), shares, group.shades, group.alike, mixed=False), flows)
 
     def _group(self, references: tuple[int, ...]) -> "_Group | None":
         if references not in self._groups:
             usable = [r for r in references if _at_places(self._shown[r]).any()]
             group = None
             if any(_at_places(self._shown[r] & ~self._behind[r]).any() for r in usable):
-                seen = [(self._pictures[r], self._shown[r], self._behind[r]) for r in usable]
+                seen = {r: (self._pictures[r], self._shown[r], self._behind[r]) for r in usable}
                 group = _Group.of(self._matcher, seen)
             self._groups[references] = group
         return self._groups[references]
@@ -172,19 +187,21 @@ LOOKS = (Look(mirrored=False, scale=1.0), Look(mirrored=True, scale=1.5))
 class _Group:
     """References that are looked at together.
 
-    looks: for each of `LOOKS` the references as the matcher sees them, and their described places, (k, d).
-    shade: (k, m + 1), 1 where a place has one of the group's shades, the last for what is behind. shades: (m, 3), in [0, 1].
-    alike: (m, m), how much a shade counts as another.
+    members: which they are. looks: for each of `LOOKS` the references as the matcher sees them, and their described places,
+    (k, d). shade: (k, m + 1), 1 where a place has one of the group's shades, the last for what is behind. shades: (m, 3), in
+    [0, 1]. alike: (m, m), how much a shade counts as another.
     """
 
+    members: tuple[int, ...]
     looks: Sequence[tuple[Sequence[Described], Tensor]]
     shade: Tensor
     shades: Float[np.ndarray, "m 3"]
     alike: Float[np.ndarray, "m m"]
 
     @staticmethod
-    def of(matcher: Matcher, seen: Sequence[tuple[Picture, np.ndarray, np.ndarray]]) -> "_Group":
-        """seen: pictures, where they may be taken from, and where they show what is behind."""
+    def of(matcher: Matcher, references: Mapping[int, tuple[Picture, np.ndarray, np.ndarray]]) -> "_Group":
+        """references: pictures, where they may be taken from, and where they show what is behind."""
+        seen = list(references.values())
         sides = [(i, known & (behind == side), side) for i, (_, known, behind) in enumerate(seen) for side in (False, True)]
         parts = [(i, part, side) for i, part, side in sides if _at_places(part).any()]
         places = [_at_places(part) for _, part, _ in parts]
@@ -203,19 +220,30 @@ class _Group:
         shade[~back], shades = _shades(colours[~back])
         of_place = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float()
         lab = to_lab(shades)
-        return _Group(looks, of_place.to(looks[0][1].device), shades, alike(lab, lab))
+        return _Group(tuple(references), looks, of_place.to(looks[0][1].device), shades, alike(lab, lab))
 
-    def shares(self, matcher: Matcher, lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]) -> Float[Tensor, "n k"]:
-        """How likely each place in an area of a drawing has each shade, and is behind, which comes last.
+    def described(
+        self, matcher: Matcher, lines: UInt8[np.ndarray, "h w"], area: Bool[np.ndarray, "h w"]
+    ) -> list[Float[Tensor, "n d"]]:
+        """The places in an area of a drawing as each look finds them beside the references. lines: the area's."""
+        return [
+            look.back(_described(matcher, look(lines), look(area), seen).places, area)
+            for look, (seen, _) in zip(LOOKS, self.looks, strict=True)
+        ]
 
-        What looks say on average; what is missing to 1 is in no reference. lines: the area's, their darkness.
+    def places(self, reference: int, area: Bool[np.ndarray, "h w"]) -> list[Float[Tensor, "n d"]]:
+        """The same of a reference."""
+        i = self.members.index(reference)
+        return [look.back(seen[i].places, area) for look, (seen, _) in zip(LOOKS, self.looks, strict=True)]
+
+    def shares(self, matcher: Matcher, described: Sequence[Float[Tensor, "n d"]]) -> Float[Tensor, "n k"]:
+        """How likely places of a drawing have each shade, and are behind, which comes last.
+
+        What looks say on average; what is missing to 1 is in no reference.
         """
-        found = []
-        for look, (seen, keys) in zip(LOOKS, self.looks, strict=True):
-            described = look.back(_described(matcher, look(lines), look(area), seen).places, area)
-            with torch.inference_mode():
-                found.append(matcher.told(described, keys, self.shade))
-        return torch.stack(found).mean(dim=0)
+        with torch.inference_mode():
+            found = [matcher.told(own, keys, self.shade) for own, (_, keys) in zip(described, self.looks, strict=True)]
+            return torch.stack(found).mean(dim=0)
 
 
 def with_plate(

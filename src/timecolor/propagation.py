@@ -127,7 +127,7 @@ def follow(
         if before in found:
             link, _ = fittest(views[before], views[t], _carried(views[before], views[t], np.zeros_like(starts[t][0])))
             chained = link + warp(found[before][0], link)
-            tried += [chained, _refined(lines, views[t], chained, FINE)]
+            tried += [chained, refined(lines, views[t], chained)]
         found[t] = fittest(lines, views[t], tried)
     return [found[t] for t in range(len(views))]
 
@@ -148,6 +148,17 @@ def fittest(
         if off.mean() < least:
             best, least, apart = known, float(off.mean()), off
     return best, cv2.GaussianBlur(apart, (0, 0), AROUND * unit) + np.float32(WHOLE * least)
+
+
+def refined(
+    lines: UInt8[np.ndarray, "h w"],
+    view: UInt8[np.ndarray, "h w"],
+    known: Float[np.ndarray, "h w 2"],
+    blur: float = FINE,
+) -> Float[np.ndarray, "h w 2"]:
+    """A flow of lines onto a drawing's (`view`), and what is still to go after it."""
+    step = line_flow(warp(lines, known), view, blur)
+    return step + warp(known, step)
 
 
 def ways(
@@ -197,7 +208,7 @@ def camera(
             off = None if moved is None else _told(lines, seen, to_view, within, moved, far)
             if off is not None and off < least:
                 best, least = moved, off
-        known = [_refined(lines, view, best, FINE)] if best is not None and least < BETTER * before else []
+        known = [refined(lines, view, best)] if best is not None and least < BETTER * before else []
     return best if least < NEARER * still else None
 
 
@@ -233,14 +244,8 @@ def _told(
 
 def _carried(lines: np.ndarray, view: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
     """Flows of lines onto a drawing's: none, the near one, and the wide one made exact."""
-    wide = _refined(lines, view, start, WIDE)
-    return [start, _refined(lines, view, start, FINE), _refined(lines, view, wide, FINE)]
-
-
-def _refined(lines: np.ndarray, view: np.ndarray, known: np.ndarray, blur: float) -> np.ndarray:
-    """A flow, and what is still to go after it."""
-    step = line_flow(warp(lines, known), view, blur)
-    return step + warp(known, step)
+    wide = refined(lines, view, start, WIDE)
+    return [start, refined(lines, view, start), refined(lines, view, wide)]
 
 
 def _apart(lines: np.ndarray, view: np.ndarray, to_view: np.ndarray, far: float) -> np.ndarray:

@@ -18,9 +18,9 @@ from timecolor.finish.votes import Vote
 from timecolor.propagation import Way, darkness, fetched, warp
 from timecolor.shapes import Float, Int, UInt8
 
-# Where an offer is from. Frames: as one stands, along each of its flows, as the camera sees it.
+# Where an offer is from. Frames: as one stands, along each of its flows, the matcher's last, as the camera sees it.
 OWN, VOTED, FRAME = 0, 1, 2
-SOURCES = 7
+SOURCES = 8
 # What is known of each offer, in the order of the network's inputs; then, one for each source, whether it is from there.
 NAMES = (
     *("ink", "ink_near", "ink_far", "region", "voted", "known", "likeliest"),  # of its cell
