@@ -83,6 +83,6 @@ def test_a_place_whose_like_is_nowhere_near_stays():
     """All that is like it lies at the other end, where its weight is too small to be told from nothing."""
     columns = 3 * COLUMNS
     keys, queries = torch.zeros(ROWS, columns, 2), torch.zeros(ROWS, columns, 2)
-    keys[..., 0], keys[:, -1], queries[..., 0] = -1, torch.tensor([0.0, 1.0]), 1
+    keys[..., 0], keys[:, -2:], queries[..., 0] = -1, torch.tensor([0.0, 1.0]), 1
     found = likely_flow([queries.flatten(0, 1)], [keys.flatten(0, 1)], 400.0, np.zeros((HEIGHT, 3 * WIDTH), np.uint8))
     assert np.abs(found[:, :WIDTH]).max() < 0.5
