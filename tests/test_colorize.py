@@ -477,15 +477,16 @@ def test_references_are_sought_only_in_the_areas_that_they_may_colour(hinted, as
 def test_frames_are_trusted_or_not_with_sheets_or_without_and_beside_other_pictures_cut_outs_are_sought(
     hinted, asked, monkeypatch
 ):
-    voted, shades, true = [], [], Carrier.vote
+    voted, laid, shades, true = [], [], [], Carrier.followed
 
-    def vote(self, lines, references):
-        found = true(self, lines, references)
+    def followed(self, lines, references, frames):
+        found = true(self, lines, references, frames)
         voted.append(references)
-        shades.append((found.shades * 255).round())
+        laid.append(list(found.flows))
+        shades.append((found.vote.shades * 255).round())
         return found
 
-    monkeypatch.setattr(Carrier, "vote", vote)
+    monkeypatch.setattr(Carrier, "followed", followed)
     green = (10, 250, 20)
     frame = Reference(np.full((96, 128, 3), green, np.uint8), role="frame")
     sheet = replace(references(1)[0], role="character")
@@ -506,6 +507,7 @@ def test_frames_are_trusted_or_not_with_sheets_or_without_and_beside_other_pictu
     plate = replace(frame, role="background")
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [plate, sheet, frame]))
     assert voted[2:] == [(0, 1, 2)]
+    assert laid == [[0], [0], [0, 2]]
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [replace(frame, role=None), sheet]))
     assert [area.references for area in asked[2]] == [(0, 1)]
     hinted.colorize(Shot(sketch_clip(1, 96, 128), [frame, frame], Labels(halves(1, 96, 128))))
