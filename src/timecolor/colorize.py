@@ -634,12 +634,12 @@ class _Carrying:
         """The model's cells of a drawing, each from the picture that is trusted there. closed: regions of the drawing."""
         assert self._trust is not None
         height, width = drawing.shape[:2]
-        everywhere = np.ones((height, width), bool)
+        everywhere, ink = np.ones((height, width), bool), propagation.ink(drawing)
         views: list[trust.View] = []
         for (r, picture), its in zip(self._whole.items(), ways, strict=True):
             flows = [way.flow for way in its if way.flow is not None]
             likely = propagation.resized(found.flows[r], height, width)
-            more = [propagation.refined(picture.lines, propagation.ink(drawing), likely)]
+            more = [propagation.refined(picture.lines, ink, likely)]
             moved = propagation.camera(picture.lines, drawing, flows, everywhere)
             more += [] if moved is None else [moved]
             views += trust.views(picture.fills, self._frame_areas[r], [*its, *propagation.ways(picture.lines, drawing, more)[1:]])
