@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,64 @@ def test_a_finished_run_stays_as_it_is(tmp_path):
 def test_minutes_stop_with_a_checkpoint(tmp_path):
     assert [r.step for r in learn(DEBUG, tmp_path, minutes=0.0)] == [1]
     assert [r.step for r in learn(DEBUG, tmp_path)] == [2, 3, 4]
+
+
+def test_a_timed_runs_rate_falls_to_nothing_as_its_minutes_end(tmp_path, monkeypatch):
+    clock = iter(range(10**6))  # each look at it is a second later
+    monkeypatch.setattr("timecolor.train.loop.time.monotonic", lambda: float(next(clock)))
+    preset = replace(DEBUG, steps=10**6, warmup=1, cooldown=0.5, validate_every=10**9)
+    rates = [r.rate for r in train(Denoising(preset, CPU), tmp_path, minutes=1.0, timed=True)]
+    assert 10 < len(rates) < 60
+    assert rates[0] == preset.rate
+    assert all(a >= b for a, b in pairwise(rates))
+    assert 0 <= rates[-1] < 0.1 * preset.rate
+    with pytest.raises(ValueError, match="needs minutes"):
+        next(train(Denoising(preset, CPU), tmp_path / "other", timed=True))
+
+
+class _Line:
+    """A lesson with a few weights, learned from parts of so many samples."""
+
+    name = "line"
+
+    def __init__(self, at_once: int) -> None:
+        self.preset, self.at_once = (
+            replace(DEBUG, steps=3, warmup=1, rate=0.1, validate_every=10**9, checkpoint_every=10**9),
+            at_once,
+        )
+        torch.manual_seed(0)
+        self.model = torch.nn.Linear(3, 1)
+
+    def fill_in(self, path: Path) -> None: ...
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        optimizer = torch.optim.SGD(self.model.parameters())
+        optimizer.param_groups[0]["factor"] = 1.0
+        return [optimizer]
+
+    def batches(self, start: int) -> Iterator[torch.Tensor]:
+        return (torch.randn(5, 3, generator=torch.Generator().manual_seed(step)) for step in range(start, 3))
+
+    def parts(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return batch.split(self.at_once)
+
+    def losses(self, part: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return (self.model(part)[:, 0] - part.sum(1)).float().square()
+
+    def measured(self) -> dict[str, float]:
+        return {}
+
+    def save(self, path: Path, average: dict[str, torch.Tensor], steps: int) -> None: ...
+
+
+def test_a_batch_in_parts_teaches_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "has_bf16", lambda device: False)
+    whole, parts = _Line(5), _Line(2)
+    before = whole.model.weight.detach().clone()
+    found = [[r.loss for r in train(lesson, tmp_path / str(lesson.at_once))] for lesson in (whole, parts)]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert not torch.allclose(whole.model.weight, before)
+    torch.testing.assert_close(whole.model.weight, parts.model.weight)
 
 
 def test_weights_part_of_the_way_lie_between_those_before_and_the_runs_own(tmp_path):

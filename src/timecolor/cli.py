@@ -347,6 +347,7 @@ def train(
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     device: Device = "auto",
     minutes: float | None = None,
+    timed: bool | None = None,
     steps: int | None = None,
     seed: int | None = None,
     workers: int | None = None,
@@ -369,6 +370,8 @@ def train(
         The run's folder; runs/PRESET unless given.
     minutes
         Stop with a checkpoint after this long.
+    timed
+        Let the learning rate fall to 0 as the minutes end, in however many steps there are, not by the preset's.
     steps
         Length of the run, instead of the preset's.
     seed
@@ -393,7 +396,7 @@ def train(
     def tell(line: str) -> None:
         say.print(line, highlight=False)
 
-    run(preset, out, device, minutes, steps, seed, workers, init, tell, data, base, model, regime, batch)
+    run(preset, out, device, minutes, steps, seed, workers, init, tell, data, base, model, regime, batch, timed)
 
 
 @app.command

@@ -36,11 +36,12 @@ def run(
     model: str | None = None,
     regime: Regime | None = None,
     batch: int | None = None,
+    timed: bool | None = None,
 ) -> None:
     """Run or resume a preset in `out` (None = runs/PRESET), saying a line for every report.
 
-    workers, init: for presets of embedded networks; base, model, regime, batch: for those of CogVideoX. data: what those learn
-    from, or the drawings by others that the matcher does. Raises ValueError for an unknown preset or device and for options of
+    workers, init, timed: for presets of embedded networks; base, model, regime, batch: for those of CogVideoX. data: what those
+    learn from, or the drawings by others that the matcher does. Raises ValueError for an unknown preset or device, for options of
     the other kind, and ModuleNotFoundError where an extra is not installed.
     """
     if preset not in PRESETS and preset not in FINETUNES:
@@ -49,7 +50,9 @@ def run(
         raise ValueError(f"unknown preset {preset!r}; use {near[0] if near else ', '.join(known)}")
     embedded = preset in PRESETS
     others: dict[str, object] = (
-        {"base": base, "model": model, "regime": regime, "batch": batch} if embedded else {"workers": workers, "init": init}
+        {"base": base, "model": model, "regime": regime, "batch": batch}
+        if embedded
+        else {"workers": workers, "init": init, "timed": timed}
     )
     for name, value in others.items():
         if value is not None:
@@ -58,7 +61,7 @@ def run(
     where, out = _device(device), out or Path("runs") / preset
     if embedded:
         changes = _given(steps=steps, seed=seed, workers=workers)
-        reports = train(_lesson(replace(PRESETS[preset], **changes), where, data), out, minutes, init)
+        reports = train(_lesson(replace(PRESETS[preset], **changes), where, data), out, minutes, init, bool(timed))
     else:
         if data is None or base is None:
             raise ValueError(f"{preset} needs --data (a folder of `timecolor precompute`) and --base (the CogVideoX directory)")
@@ -112,6 +115,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--timed", action="store_const", const=True, help="let the rate fall to 0 as --minutes end")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--init", type=Path, help="weights to start a new run from")

@@ -58,9 +58,13 @@ class Denoising:
         """See `batches.loader`."""
         return loader(Steps(self.preset), self.preset, start)
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> Tensor:
+    def parts(self, batch: Batch) -> Iterable[Batch]:
+        """All of it."""
+        return [batch]
+
+    def losses(self, part: Batch, generator: torch.Generator) -> Tensor:
         """Squared errors of the clean latents."""
-        prediction, clean = predict(self.model, batch, self.preset, generator, self.device)
+        prediction, clean = predict(self.model, part, self.preset, generator, self.device)
         return diffusion.loss(prediction, clean)
 
     def measured(self) -> dict[str, float]:

@@ -55,7 +55,11 @@ class Lesson(Protocol):
         """One for each step from `start` on, a pure function of preset and step."""
         ...
 
-    def losses(self, batch: Any, generator: torch.Generator) -> Tensor:
+    def parts(self, batch: Any) -> Iterable[Any]:
+        """The batch in parts small enough to be learned from one after the other."""
+        ...
+
+    def losses(self, part: Any, generator: torch.Generator) -> Tensor:
         """For each sample, (b,). generator: the step's own, on the CPU."""
         ...
 
@@ -68,20 +72,25 @@ class Lesson(Protocol):
         ...
 
 
-def train(lesson: Lesson, folder: Path, minutes: float | None = None, init: Path | None = None) -> Iterator[Report]:
+def train(
+    lesson: Lesson, folder: Path, minutes: float | None = None, init: Path | None = None, timed: bool = False
+) -> Iterator[Report]:
     """Run or resume a lesson in `folder`: config.json, metrics.jsonl, checkpoints/last.safetensors, NAME.safetensors (EMA).
 
     minutes: stop with a checkpoint after this long (None = at the last step). init: weights to start a new run from; parts that
-    they do not have start at random. Raises FloatingPointError where the loss is not finite, and ValueError where the folder
-    holds a run of another preset or from other weights, they are of another width, or there are none and the preset's `moved` is
-    below 1.
+    they do not have start at random. timed: the rate falls to 0 as the minutes end, in however many steps there were, instead of
+    by the preset's. Raises FloatingPointError where the loss is not finite, and ValueError where the folder
+    holds a run of another preset or from other weights, they are of another width, there are none and the preset's `moved` is
+    below 1, or `timed` has no minutes.
     """
     started, preset = time.monotonic(), lesson.preset
     if preset.moved < 1 and init is None:
         raise ValueError(f"what this run writes lies {preset.moved} of the way from other weights; give them, --init, each time")
+    if timed and minutes is None:
+        raise ValueError("a timed run needs minutes; give them, --minutes")
     if init is not None:
         lesson.fill_in(init)
-    about = {**asdict(preset), "init": None if init is None else weights.digest([init])}
+    about = {**asdict(preset), "init": None if init is None else weights.digest([init]), "minutes": minutes if timed else None}
     write_config(folder, about, free=("steps", "workers"), kept=("init",) if init is None else ())
     model = lesson.model
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -100,16 +109,26 @@ def train(lesson: Lesson, folder: Path, minutes: float | None = None, init: Path
     losses: list[Tensor] = []
     since = time.monotonic()
     for step, batch in zip(range(start, preset.steps), lesson.batches(start), strict=False):
-        rate = preset.rate * _pace(step, preset)
+        passed = step / preset.steps
+        if timed and minutes is not None:
+            passed = min(1.0, (time.monotonic() - started) / (minutes * 60))
+        rate = preset.rate * _pace(step, passed, preset)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-        with autocast:
-            each = lesson.losses(batch, torch.Generator().manual_seed(preset.seed * 1_000_003 + step))
+        generator, found = torch.Generator().manual_seed(preset.seed * 1_000_003 + step), []
+        for part in lesson.parts(batch):
+            with autocast:
+                of_part = lesson.losses(part, generator)
+            of_part.sum().backward()
+            found.append(of_part.detach())
+        each = torch.cat(found)
         if not bool(torch.isfinite(each).all()):
             sample = int(each.isfinite().int().argmin())
             raise FloatingPointError(f"loss is not finite at step {step}, sample {sample}; lower the rate")
-        each.mean().backward()
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= len(each)
         if not bool(torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), 1.0))):
             raise FloatingPointError(f"gradient is not finite at step {step}; lower the rate")
         for optimizer in optimizers:
@@ -119,7 +138,7 @@ def train(lesson: Lesson, folder: Path, minutes: float | None = None, init: Path
         with torch.no_grad():
             for key, value in model.state_dict().items():
                 average[key].lerp_(value, 1 - decay)
-        losses.append(each.detach().mean())
+        losses.append(each.mean())
 
         done = step + 1
         late = minutes is not None and time.monotonic() - started > minutes * 60
@@ -152,9 +171,9 @@ def _measured(lesson: Lesson, state: dict[str, Tensor]) -> dict[str, float]:
     return found
 
 
-def _pace(step: int, preset: Run) -> float:
-    """Share of the full learning rate: a linear rise, a plateau, a linear fall to 0."""
-    left = (preset.steps - step) / max(1, preset.cooldown * preset.steps)
+def _pace(step: int, passed: float, preset: Run) -> float:
+    """Share of the full learning rate: a linear rise, a plateau, a linear fall to 0. passed: share of the run."""
+    left = (1 - passed) / max(1 / preset.steps, preset.cooldown)
     return min(1.0, (step + 1) / preset.warmup, left)
 
 

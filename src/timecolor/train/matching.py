@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from timecolor import codec, propagation, weights
 from timecolor.geometry import Clip
 from timecolor.matcher import STRIDE, Matcher
-from timecolor.shapes import Bool, Int, UInt8
+from timecolor.shapes import Bool, Float, Int, UInt8
 from timecolor.shot import Reference
 from timecolor.sketch import SketchStyle, extract_lines, lines_in
 from timecolor.train.art import Art
@@ -25,6 +25,8 @@ from timecolor.train.presets import MatcherPreset, Views
 from timecolor.world import HELD_OUT_SEED, World
 
 PLACES = np.s_[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]  # of a picture, that the matcher describes
+LARGER = 1.5  # times their size at which pictures are looked at too, as in `timecolor.matching.LOOKS`
+AT_ONCE = 16  # pairs that go through the network together on a CPU: 4 GB at 240x360 enlarged
 STYLES: tuple[SketchStyle, ...] = ("clean", "drawn", "soft", "thick", "extracted")  # of lines taken from a coloured drawing
 
 
@@ -33,15 +35,12 @@ class Pairs(NamedTuple):
 
     drawing, references: darkness of lines, and the area that they are of and that is asked for or shown (255, else 0). parts,
     theirs: palette indices of `world`, two to a slot, below 2 = the place behind, at the places that the matcher describes.
-    asked, known: numbers of the places that are compared, of the drawing's and of all its references'.
     """
 
     drawing: UInt8[Tensor, "b 2 h w"]
     parts: UInt8[Tensor, "b y x"]
     references: UInt8[Tensor, "b r 2 h w"]
     theirs: UInt8[Tensor, "b r y x"]
-    asked: Int[Tensor, "b q"]
-    known: Int[Tensor, "b k"]
 
     @property
     def counted(self) -> Bool[Tensor, "b y x"]:
@@ -53,9 +52,44 @@ class Pairs(NamedTuple):
         """Places where a reference shows anything."""
         return self.references[:, :, 1][PLACES] > 0
 
+    def mirrored(self, drawings: Bool[Tensor, " b"], references: Bool[Tensor, "b r"]) -> "Pairs":
+        """With some of the pictures mirrored."""
+        # A column further, so that places, which are odd columns, stay on what they are of.
+        flipped = Pairs(*(x.flip(-1).roll(by, -1) for x, by in zip(self, (1, 0, 1, 0), strict=True)))
+        which = (
+            drawings[:, None, None, None],
+            drawings[:, None, None],
+            references[..., None, None, None],
+            references[..., None, None],
+        )
+        return Pairs(*(torch.where(w, f, x) for w, f, x in zip(which, flipped, self, strict=True)))
+
+
+class Met:
+    """Pairs that were met before, the latest of each size."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: dict[torch.Size, Pairs] = {}
+        self._count: dict[torch.Size, int] = {}
+
+    def beside(self, fresh: Pairs, again: int, generator: torch.Generator) -> Pairs:
+        """New pairs, which are kept, and `again` of all that are. generator: on the CPU."""
+        size, count = fresh.drawing.shape[2:], len(fresh.drawing)
+        if size not in self._kept:
+            self._kept[size] = Pairs(*(x.new_empty(self._most, *x.shape[1:]) for x in fresh))
+            self._count[size] = 0
+        kept = self._kept[size]
+        at = (torch.arange(count) + self._count[size]) % self._most
+        self._count[size] += count
+        known = torch.randint(min(self._count[size], self._most), (again,), generator=generator)
+        for old, new in zip(kept, fresh, strict=True):
+            old[at.to(old.device)] = new
+        return Pairs(*(torch.cat([new, old[known.to(old.device)]]) for old, new in zip(kept, fresh, strict=True)))
+
 
 class Steps(Dataset):
-    """The batch of every training step."""
+    """The new pairs of every training step."""
 
     def __init__(self, preset: MatcherPreset, art: Art | None = None) -> None:
         self.preset, self._art = preset, art
@@ -100,27 +134,29 @@ def _pair(preset: MatcherPreset, views: Views, seed: int, index: int, augment: b
     seen = [_seen(reference, theirs, preset, clip, rng, augment) for reference, theirs in scene.found]
     blank = (np.zeros((2, clip.height, clip.width), np.uint8), np.zeros((clip.height, clip.width), np.uint8))
     seen += [blank] * (preset.references - len(seen))
-    drawing = np.stack([lines, area * np.uint8(255)])
-    if augment and rng.random() < 0.5:
-        drawing, parts = drawing[..., ::-1], parts[..., ::-1]
     pictures, theirs = (np.stack(x) for x in zip(*seen, strict=True))
-    parts, theirs = parts[PLACES], theirs[PLACES]
-    asked = _asked(parts.ravel(), drawing[1][PLACES].ravel() > 0, preset.queries, rng)
-    shown = pictures[:, 1][PLACES].ravel() > 0
-    known = np.argsort(rng.random(len(shown)) - shown)[: preset.keys]  # those that show something first
-    found = drawing, parts, pictures, theirs, asked, known
+    found = np.stack([lines, area * np.uint8(255)]), parts[PLACES], pictures, theirs[PLACES]
     return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in found)
 
 
-def _asked(parts: np.ndarray, counted: np.ndarray, queries: int, rng: np.random.Generator) -> np.ndarray:
-    """Some of the places (n) that count: half as they come, half so that a small part counts nearly as much as a large one.
+def asked(batch: Pairs, queries: int, generator: torch.Generator) -> Int[Tensor, "b q"]:
+    """Numbers of places that count: half as they come, half so that a small part counts nearly as much as a large one.
 
     An area may be so thin that it lies on none; then any place.
     """
-    counted = counted if counted.any() else np.ones_like(counted)
-    sizes = np.bincount(parts[counted], minlength=256).clip(1)
-    small = sizes[parts] ** -0.8 * counted
-    return rng.choice(len(parts), queries, p=(counted / counted.sum() + small / small.sum()) / 2)
+    counted, parts = batch.counted.flatten(1), batch.parts.flatten(1).long()
+    counted = (counted | ~counted.any(1, keepdim=True)).float()
+    sizes = counted.new_zeros(len(parts), 256).scatter_add_(1, parts, counted).clamp(min=1)
+    small = sizes.pow(-0.8).gather(1, parts) * counted
+    likely = counted / counted.sum(1, keepdim=True) + small / small.sum(1, keepdim=True)
+    return torch.multinomial(likely, queries, replacement=True, generator=generator)
+
+
+def known(batch: Pairs, keys: int, generator: torch.Generator) -> Int[Tensor, "b k"]:
+    """Numbers of places of all references together, those that show something first."""
+    shown = batch.shown.flatten(1)
+    order = torch.rand(shown.shape, generator=generator, device=shown.device) + shown
+    return order.topk(min(keys, shown.shape[1]), dim=1).indices
 
 
 def _of_world(preset: MatcherPreset, clip: Clip, seed: int, index: int, rng: np.random.Generator, augment: bool) -> _Scene:
@@ -208,9 +244,7 @@ def _seen(
             alpha = moved
     picture = codec.letterbox(Reference(image, alpha, reference.role), clip)
     parts = cv2.resize(parts, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST)
-    seen = np.stack([picture.lines, picture.shown * np.uint8(255)])
-    mirrored = augment and rng.random() < 0.5
-    return (seen[..., ::-1], parts[..., ::-1]) if mirrored else (seen, parts)
+    return np.stack([picture.lines, picture.shown * np.uint8(255)]), parts
 
 
 class Matching:
@@ -254,12 +288,27 @@ class Matching:
         return [muon, adamw]
 
     def batches(self, start: int) -> Iterable[Pairs]:
-        """See `batches.loader`."""
-        return loader(Steps(self.preset, self._art), self.preset, start)
+        """See `batches.loader`. A resumed run has met no pair before."""
+        preset, met = self.preset, Met(self.preset.kept)
+        for step, fresh in enumerate(loader(Steps(preset, self._art), preset, start), start):
+            batch = Pairs(*(x.to(self.device, non_blocking=True) for x in fresh))
+            again = preset.again * len(batch.drawing)
+            yield met.beside(batch, again, torch.Generator().manual_seed(preset.seed * 1_000_003 + step)) if again else batch
 
-    def losses(self, batch: Pairs, generator: torch.Generator) -> Tensor:
-        """See `losses`; what is by chance was drawn with the batch."""
-        return losses(self.model, batch, self.preset)[0]
+    def parts(self, batch: Pairs) -> Iterable[Pairs]:
+        """On a CPU few at once, whose memory is smaller and which gains nothing by more; on a GPU all."""
+        at_once = len(batch.drawing) if self.device.type == "cuda" else AT_ONCE
+        return (Pairs(*some) for some in zip(*(x.split(at_once) for x in batch), strict=True))
+
+    def losses(self, part: Pairs, generator: torch.Generator) -> Tensor:
+        """See `losses`, of pictures mirrored at random, and now and then enlarged."""
+        count, of_each = part.references.shape[:2]
+        draw = torch.rand(count, of_each + 2, generator=generator).to(self.device)
+        mirrored = draw[:, 1:] < 0.5
+        mirrored = torch.where(draw[:, :1] < self.preset.alike, mirrored[:, :1], mirrored)
+        part = part.mirrored(mirrored[:, 0], mirrored[:, 1:])
+        larger = float(torch.rand((), generator=generator)) < self.preset.larger
+        return losses(self.model, part, self.preset, generator, LARGER if larger else 1.0)[0]
 
     def measured(self) -> dict[str, float]:
         """The loss; of places whose part, or "nothing", is likelier than all else together, and whose tone is than the other."""
@@ -269,8 +318,8 @@ class Matching:
             edges = pairwise(range(0, preset.validation_shots + 1, each))
             self._validation = [make_pairs(preset, preset.views[0], HELD_OUT_SEED, range(a, b), False) for a, b in edges]
         found: dict[str, list[float]] = {}
-        for batch in self._validation:
-            each_loss, shares = losses(self.model, batch, preset)
+        for number, batch in enumerate(self._validation):
+            each_loss, shares = losses(self.model, batch, preset, torch.Generator().manual_seed(HELD_OUT_SEED + number))
             for name, value in (("loss", each_loss.mean()), *shares.items()):
                 found.setdefault(name, []).append(float(value))
         return {name: round(float(np.nanmean(values)), 4) for name, values in found.items()}
@@ -280,25 +329,32 @@ class Matching:
         weights.save_matcher(path, self.model, average, steps=steps, seed=self.preset.seed)
 
 
-def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset) -> tuple[Tensor, dict[str, Tensor]]:
+def losses(
+    matcher: Matcher, batch: Pairs, preset: MatcherPreset, generator: torch.Generator, scale: float = 1.0
+) -> tuple[Tensor, dict[str, Tensor]]:
     """For each sample minus the log-probability of the part, over the places asked for; shares of those that are right.
 
+    generator: on the CPU; draws the places that are compared. scale: times their size, at which pictures are looked at.
     found, nothing: the part has over half, of places that a reference shows, or "nothing", of the others. tone: of those of which
     references show both tones, the right one is likelier.
     """
-    batch = Pairs(*(x.to(matcher.scale.device) for x in batch))
+    device = matcher.scale.device
+    chance = torch.Generator(device).manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+    batch = Pairs(*(x.to(device) for x in batch))
     count, of_each = batch.references.shape[:2]
-    pictures = matcher.of_areas(batch.references.flatten(0, 1) / 255, [()] * (count * of_each))
+    of_own, of_theirs = asked(batch, preset.queries, chance), known(batch, preset.keys, chance)
+    pictures = matcher.of_areas(enlarged(batch.references.flatten(0, 1), scale), [()] * (count * of_each))
     seen = [pictures[i : i + of_each] for i in range(0, len(pictures), of_each)]
-    drawn = matcher.of_areas(batch.drawing / 255, seen)
+    drawn = matcher.of_areas(enlarged(batch.drawing, scale), seen)
 
-    own = torch.stack([x.places for x in drawn]).flatten(2)
-    shown = torch.stack([x.places for x in pictures]).unflatten(0, (count, of_each)).transpose(1, 2).flatten(2)
-    asked, known = batch.asked, batch.known
-    parts, theirs = batch.parts.flatten(1).gather(1, asked).long()[..., None], batch.theirs.flatten(1).gather(1, known).long()
-    there = batch.shown.flatten(1).gather(1, known)
-    queries = own.gather(2, asked[:, None].expand(-1, own.shape[1], -1)).mT
-    keys = shown.gather(2, known[:, None].expand(-1, shown.shape[1], -1)).mT
+    queries = described(torch.stack([x.places for x in drawn])[:, None], of_own, batch.parts.shape[1:])
+    shown = torch.stack([x.places for x in pictures]).unflatten(0, (count, of_each))
+    keys = described(shown, of_theirs, batch.parts.shape[1:])
+    parts, theirs = (
+        batch.parts.flatten(1).gather(1, of_own).long()[..., None],
+        batch.theirs.flatten(1).gather(1, of_theirs).long(),
+    )
+    there = batch.shown.flatten(1).gather(1, of_theirs)
     fits, nothing = matcher.likeness(queries, keys)
     # Parts by number, so that one product sums over the places of each.
     share = there / there.sum(1, keepdim=True).clamp(min=1)
@@ -314,3 +370,24 @@ def losses(matcher: Matcher, batch: Pairs, preset: MatcherPreset) -> tuple[Tenso
     both = toned & held.gather(1, parts[..., 0] ^ 1)
     about = {"found": right[found], "nothing": right[~found], "tone": (same > other)[both]}
     return -(part + preset.tone * tone).mean(1), {name: each.float().mean() for name, each in about.items()}
+
+
+def enlarged(pictures: UInt8[Tensor, "b 2 h w"], scale: float) -> Float[Tensor, "b 2 y x"]:
+    """Lines and areas in [0, 1], at `scale` times their size, as `timecolor.matching.Look` has them."""
+    pictures = pictures / 255
+    if scale == 1:
+        return pictures
+    size = [round(n * scale) for n in pictures.shape[2:]]
+    lines = F.interpolate(pictures[:, :1], size=size, mode="bicubic").clamp(0, 1)
+    return torch.cat([lines, F.interpolate(pictures[:, 1:], size=size, mode="nearest")], dim=1)
+
+
+def described(
+    places: Float[Tensor, "b r d rows columns"], numbers: Int[Tensor, "b n"], size: Sequence[int]
+) -> Float[Tensor, "b n d"]:
+    """What is described at places by number. size: rows and columns that they are numbered by; descriptions may be denser."""
+    of, row, column = numbers // (size[0] * size[1]), numbers // size[1] % size[0], numbers % size[1]
+    row, column = (
+        ((n + 0.5) * (now / of_all)).long() for n, now, of_all in zip((row, column), places.shape[3:], size, strict=True)
+    )
+    return places[torch.arange(len(numbers), device=numbers.device)[:, None], of, :, row, column]

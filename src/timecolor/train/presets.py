@@ -95,7 +95,9 @@ class MatcherPreset(Run):
     and no labels, and `plates` of these the place behind too. extracted: share of drawings that are taken from the coloured one,
     as films' are. art: share of scenes that are not of the world but of drawings by others. zoom: how large cut-outs come beside
     how they are drawn. references: of a scene, at most. queries, keys: places of a drawing and of its references that are
-    compared. tone: weight of light and shade beside the part.
+    compared. tone: weight of light and shade beside the part. alike: share of pairs whose pictures are mirrored all or none; of
+    the others each is by itself. larger: how often pictures are looked at enlarged. again: how many pairs met before
+    come beside each new one, of the latest `kept`.
     """
 
     steps: int = 3_500
@@ -112,6 +114,10 @@ class MatcherPreset(Run):
     queries: int = 192
     keys: int = 2048
     tone: float = 0.3
+    alike: float = 0.0
+    larger: float = 0.0
+    again: int = 0
+    kept: int = 10_000
 
 
 TOON = Preset()
@@ -186,22 +192,28 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     "matcher-deeper-longer-mixed": replace(
         _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=8e-4, cooldown=0.9, seed=8
     ),
-    # And on, in batches as a GPU wants them: ten minutes of one, if the cores beside it draw 70 scenes a second. Not run yet.
+    # And on, deeper, in batches as a GPU wants them, with enlarged looks: pairs come again, as drawing them takes longer.
     "matcher-large-mixed": replace(
         _MIXED,
-        model=MatcherConfig(attention=6, refined=True, boxes=48),
-        views=(Views(160, 240, 120, 0.2), Views(240, 360, 80, 0.8)),
+        model=MatcherConfig(attention=12, refined=True, boxes=120),
+        views=(Views(160, 240, 40, 0.1), Views(240, 360, 24, 0.9)),
         queries=768,
-        rate=1.5e-3,
-        warmup=30,
-        cooldown=0.9,
-        ema=0.98,
+        tone=0.45,
+        alike=0.6,
+        larger=0.4,
+        again=3,
+        rate=2.5e-3,
+        warmup=50,
+        cooldown=0.85,
+        ema=0.995,
         seed=10,
-        steps=450,
-        validate_every=450,
+        steps=1_000,
+        checkpoint_every=200,
+        validate_every=1_000_000,
+        validation_shots=40,
     ),
     "debug-matcher": _DEBUG_MATCHER,
-    "debug-mixed": replace(_DEBUG_MATCHER, art=0.5),
+    "debug-mixed": replace(_DEBUG_MATCHER, art=0.5, alike=0.5, larger=0.5, again=1, kept=4),
 }
 
 
