@@ -334,7 +334,7 @@ def test_switches_change_what_they_name(colorizer, labelled):
 
 @pytest.mark.parametrize("switch", ["judge", "trust"])
 def test_what_chooses_between_colours_can_be_switched_off(colorizer, switch):
-    shot, _ = World(1, 96, 144, 2).shot(0).to_shot("start frame")
+    shot, _ = World(1, 96, 144, 2).shot(2).to_shot("start frame")
     kept = replace(RAW, lines="keep")
     seen = made(ablations.ablations(colorizer, kept), switch, shot)
     assert np.array_equal(seen["on"], colorizer.colorize(shot, kept))
