@@ -1,6 +1,7 @@
 """Batches from the procedural world, a pure function of (preset, step), so that a run resumes exactly."""
 
 import multiprocessing
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -77,11 +78,11 @@ def loader(steps: Dataset, preset: Run, start: int) -> DataLoader:
     """Batches from step `start` on, in order, made ahead by worker processes. steps: the batch of each."""
     ahead: dict[str, Any] = {}
     if preset.workers:
-        # Not forked: a child of a process whose thread pools run may wait for ever. A server that has none forks them where
-        # there is one, so that all is imported once.
-        known = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in known else "spawn")
-        context.set_forkserver_preload([__name__])
+        # Not forked: a child of a process whose thread pools run may wait for ever. On Linux a server that has none forks them,
+        # so that all is imported once; elsewhere a process that has imported much may not be forked at all.
+        context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+        if sys.platform == "linux":
+            context.set_forkserver_preload([__name__])
         ahead = {"prefetch_factor": 4, "worker_init_fn": _alone, "multiprocessing_context": context}
     return DataLoader(steps, batch_size=None, sampler=range(start, preset.steps), num_workers=preset.workers, **ahead)
 
