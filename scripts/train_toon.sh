@@ -8,7 +8,7 @@
 # are none: pip install 'timecolor[art]', and Debian's openclipart-svg for CLIP_ART (/usr/share/openclipart/svg; heads alone without it).
 # judge:A:B learns, with what it trusts, from SHOTS (480) coloured with the weights of A and B; it is not cut into slices (forty
 # minutes on two cores, and goes on from what it has collected).
-# matcher-large-mixed is nine minutes of an H200, whose memory it half fills, or some eight hours of two cores.
+# matcher-large-mixed is nine minutes of an H200, or some eight hours of two cores.
 # Needs torch, numpy, OpenCV, Pillow, einops, safetensors; one NVIDIA GPU, or CPU cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -26,6 +26,7 @@ from timecolor.world import HELD_OUT_SEED, World
 
 PLACES = np.s_[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]  # of a picture, that the matcher describes
 LARGER = 1.5  # times their size at which pictures are looked at too, as in `timecolor.matching.LOOKS`
+PAIR = 0.9 * 2**30  # bytes for a pair of 240x360 on a GPU, enlarged: 73 GiB were in use with 96
 AT_ONCE = 16  # pairs that go through the network together on a CPU: 4 GB at 240x360 enlarged
 STYLES: tuple[SketchStyle, ...] = ("clean", "drawn", "soft", "thick", "extracted")  # of lines taken from a coloured drawing
 
@@ -296,8 +297,10 @@ class Matching:
             yield met.beside(batch, again, torch.Generator().manual_seed(preset.seed * 1_000_003 + step)) if again else batch
 
     def parts(self, batch: Pairs) -> Iterable[Pairs]:
-        """On a CPU few at once, whose memory is smaller and which gains nothing by more; on a GPU all."""
-        at_once = len(batch.drawing) if self.device.type == "cuda" else AT_ONCE
+        """As many at once as a GPU's memory holds; on a CPU few, which gains nothing by more."""
+        at_once = AT_ONCE
+        if self.device.type == "cuda":
+            at_once = max(1, int(torch.cuda.get_device_properties(self.device).total_memory / PAIR))
         return (Pairs(*some) for some in zip(*(x.split(at_once) for x in batch), strict=True))
 
     def losses(self, part: Pairs, generator: torch.Generator) -> Tensor:
