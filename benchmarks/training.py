@@ -82,7 +82,7 @@ def measure(preset: MatcherPreset, device: torch.device, options: Any, steps: in
             spent[event.key] = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
     computed = sum(spent.values()) / 1e6 / max(1, steps // 4)
     matrix = sum(v for k, v in spent.items() if any(name in k.lower() for name in MATRIX))
-    batch = sum(v.weight * v.batch for v in preset.views) / sum(v.weight for v in preset.views)
+    batch = (1 + preset.again) * sum(v.weight * v.batch for v in preset.views) / sum(v.weight for v in preset.views)
     return {
         "samples_a_second": batch / second,
         "step_s": second,

@@ -49,7 +49,7 @@ MAY_IMPORT = {
     # made from nothing but the above, and knowing no files
     "world": "shapes shot",
     "train": "shapes geometry layout correspondence denoiser toon diffusion cogvideox weights"
-    " matcher shot sketch codec propagation choice finish trust models colorize media shotfiles world",
+    " matcher matching shot sketch codec propagation choice finish trust models colorize media shotfiles world",
     "evaluate": "shapes geometry layout rope correspondence denoiser toon models weights shot sketch codec finish propagation"
     " choice matcher colorize media shotfiles world train",
     # what people start

@@ -92,10 +92,8 @@ class _Line:
     name = "line"
 
     def __init__(self, at_once: int) -> None:
-        self.preset, self.at_once = (
-            replace(DEBUG, steps=3, warmup=1, rate=0.1, validate_every=10**9, checkpoint_every=10**9),
-            at_once,
-        )
+        self.preset = replace(DEBUG, steps=3, warmup=1, rate=0.1, validate_every=10**9, checkpoint_every=10**9)
+        self.at_once = at_once
         torch.manual_seed(0)
         self.model = torch.nn.Linear(3, 1)
 
@@ -109,8 +107,8 @@ class _Line:
     def batches(self, start: int) -> Iterator[torch.Tensor]:
         return (torch.randn(5, 3, generator=torch.Generator().manual_seed(step)) for step in range(start, 3))
 
-    def parts(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return batch.split(self.at_once)
+    def parts(self, batch: torch.Tensor) -> list[tuple[torch.Tensor, float]]:
+        return [(part, len(part) / len(batch)) for part in batch.split(self.at_once)]
 
     def losses(self, part: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return (self.model(part)[:, 0] - part.sum(1)).float().square()

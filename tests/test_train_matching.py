@@ -209,8 +209,9 @@ def test_pairs_come_again_beside_new_ones_the_latest_of_each_size():
 def test_a_batch_is_learned_from_in_parts_that_fit_a_cpus_memory(monkeypatch):
     monkeypatch.setattr("timecolor.train.matching.AT_ONCE", 3)
     batch = pairs()
-    found = list(Matching(DEBUG, CPU).parts(batch))
+    found, shares = zip(*Matching(DEBUG, CPU).parts(batch), strict=True)
     assert [len(part.drawing) for part in found] == [3, 1]
+    assert shares == (0.75, 0.25)
     assert same(Pairs(*(torch.cat(x) for x in zip(*found, strict=True))), batch)
 
 

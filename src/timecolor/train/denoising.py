@@ -58,9 +58,9 @@ class Denoising:
         """See `batches.loader`."""
         return loader(Steps(self.preset), self.preset, start)
 
-    def parts(self, batch: Batch) -> Iterable[Batch]:
+    def parts(self, batch: Batch) -> Iterable[tuple[Batch, float]]:
         """All of it."""
-        return [batch]
+        return [(batch, 1.0)]
 
     def losses(self, part: Batch, generator: torch.Generator) -> Tensor:
         """Squared errors of the clean latents."""

@@ -55,8 +55,8 @@ class Lesson(Protocol):
         """One for each step from `start` on, a pure function of preset and step."""
         ...
 
-    def parts(self, batch: Any) -> Iterable[Any]:
-        """The batch in parts small enough to be learned from one after the other."""
+    def parts(self, batch: Any) -> Iterable[tuple[Any, float]]:
+        """The batch in parts small enough to be learned from one after the other, and what share of it each is."""
         ...
 
     def losses(self, part: Any, generator: torch.Generator) -> Tensor:
@@ -117,18 +117,15 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
         generator, found = torch.Generator().manual_seed(preset.seed * 1_000_003 + step), []
-        for part in lesson.parts(batch):
+        for part, share in lesson.parts(batch):
             with autocast:
                 of_part = lesson.losses(part, generator)
-            of_part.sum().backward()
+            (share * of_part.mean()).backward()
             found.append(of_part.detach())
         each = torch.cat(found)
         if not bool(torch.isfinite(each).all()):
             sample = int(each.isfinite().int().argmin())
             raise FloatingPointError(f"loss is not finite at step {step}, sample {sample}; lower the rate")
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.grad /= len(each)
         if not bool(torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), 1.0))):
             raise FloatingPointError(f"gradient is not finite at step {step}; lower the rate")
         for optimizer in optimizers:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from timecolor import codec, propagation, weights
 from timecolor.geometry import Clip
 from timecolor.matcher import STRIDE, Matcher
+from timecolor.matching import LOOKS
 from timecolor.shapes import Bool, Float, Int, UInt8
 from timecolor.shot import Reference
 from timecolor.sketch import SketchStyle, extract_lines, lines_in
@@ -25,7 +26,7 @@ from timecolor.train.presets import MatcherPreset, Views
 from timecolor.world import HELD_OUT_SEED, World
 
 PLACES = np.s_[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]  # of a picture, that the matcher describes
-LARGER = 1.5  # times their size at which pictures are looked at too, as in `timecolor.matching.LOOKS`
+LARGER = max(look.scale for look in LOOKS)  # times their size at which pictures are looked at too
 PAIR = 0.9 * 2**30  # bytes for a pair of 240x360 on a GPU, enlarged: 73 GiB were in use with 96
 AT_ONCE = 16  # pairs that go through the network together on a CPU: 4 GB at 240x360 enlarged
 STYLES: tuple[SketchStyle, ...] = ("clean", "drawn", "soft", "thick", "extracted")  # of lines taken from a coloured drawing
@@ -296,12 +297,13 @@ class Matching:
             again = preset.again * len(batch.drawing)
             yield met.beside(batch, again, torch.Generator().manual_seed(preset.seed * 1_000_003 + step)) if again else batch
 
-    def parts(self, batch: Pairs) -> Iterable[Pairs]:
+    def parts(self, batch: Pairs) -> Iterable[tuple[Pairs, float]]:
         """As many at once as a GPU's memory holds; on a CPU few, which gains nothing by more."""
         at_once = AT_ONCE
         if self.device.type == "cuda":
             at_once = max(1, int(torch.cuda.get_device_properties(self.device).total_memory / PAIR))
-        return (Pairs(*some) for some in zip(*(x.split(at_once) for x in batch), strict=True))
+        parts = (Pairs(*some) for some in zip(*(x.split(at_once) for x in batch), strict=True))
+        return ((part, len(part.drawing) / len(batch.drawing)) for part in parts)
 
     def losses(self, part: Pairs, generator: torch.Generator) -> Tensor:
         """See `losses`, of pictures mirrored at random, and now and then enlarged."""
