@@ -17,7 +17,7 @@ from timecolor import codec, models, propagation, trust
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Model, Picture, Work
-from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, Place, Vote, regions
+from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, Place, Strokes, Vote, regions
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
 from timecolor.matching import Area, Carrier, Followed, clip_of, with_plate
@@ -46,7 +46,8 @@ class ColorizeOptions:
     window
         Drawings to either side that a drawing sees; "all" = every one.
     lines
-        keep = the artist's own on top; model = the network's picture as it is; none = the colours alone.
+        match = the artist's own on top, in the colour and as strong as a coloured frame of the shot has them; keep = the artist's
+        own, to the byte; model = the network's picture as it is; none = the colours alone.
     finish
         flat = one colour a closed region; smooth = spread up to the lines; auto = by region.
     palette
@@ -73,7 +74,7 @@ class ColorizeOptions:
     seed: int = 0
     size: int | None = None
     window: int | Literal["all"] | None = None
-    lines: Lines = "keep"
+    lines: Lines = "match"
     finish: Fill = "auto"
     palette: PaletteMode = "snap"
     cells: CellRule | None = None
@@ -282,7 +283,13 @@ class Colorizer:
             yield Progress("matching", r + 1, len(pictures))
         carrying = _Carrying(self.model, shot, whole, tracks, need.working, drawings.labels, 255 if bare else 0)
         finishing = FinishOptions(options.lines, options.finish, options.palette)
-        finisher = Finisher.of(shot, drawings.labels, finishing, self.model.judge)
+        strokes = None
+        if options.lines == "match":
+            lines = {r: picture.lines for r, picture in whole.items()}
+            strokes = Strokes.of(
+                replace(shot, sketch=sketch), lines, drawings.sketches, drawings.of_frame, sorted(drawings.labels)
+            )
+        finisher = Finisher.of(shot, drawings.labels, finishing, self.model.judge, strokes)
 
         shown, held, made = 0, -1, _Made(np.zeros((1, 1, 3), np.float32))
         for first, stop, colours in self._sample(drawings, pictures, tracks, options):

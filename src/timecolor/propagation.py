@@ -132,6 +132,12 @@ def follow(
     return [found[t] for t in range(len(views))]
 
 
+def standing(lines: UInt8[np.ndarray, "h w"], drawings: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[float]:
+    """How badly the lines of a picture, as it stands, fit each drawing's."""
+    still = [np.zeros((*lines.shape, 2), np.float32)]
+    return [float(fittest(lines, ink(drawing), still)[1].mean()) for drawing in drawings]
+
+
 def fittest(
     lines: UInt8[np.ndarray, "h w"], view: UInt8[np.ndarray, "h w"], tried: Sequence[Float[np.ndarray, "h w 2"]]
 ) -> tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w"]]:

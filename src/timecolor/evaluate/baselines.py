@@ -19,7 +19,7 @@ import numpy as np
 from timecolor import codec, finish, propagation
 from timecolor.choice import judge
 from timecolor.evaluate import analogy
-from timecolor.finish import Finisher, FinishOptions
+from timecolor.finish import Finisher, FinishOptions, Strokes
 from timecolor.geometry import Clip, Compression
 from timecolor.shapes import Bool, UInt8
 from timecolor.shot import Reference, Shot
@@ -58,7 +58,12 @@ def baseline(name: str, shot: Shot, options: FinishOptions = FinishOptions()) ->
         return Made(np.array(copy_baseline(shot)), time.perf_counter() - started)
     method, side = _METHODS[name]
     scene = _Scene.of(shot, side)
-    finisher = Finisher.of(scene.shot, scene.labels, options, judge())
+    strokes = None
+    if options.lines == "match":
+        lines = {picture.index: picture.lines for picture in scene.pictures if picture.whole}
+        sketches = [drawing.sketch for drawing in scene.drawings]
+        strokes = Strokes.of(scene.shot, lines, sketches, scene.of_frame, sorted(scene.labels))
+    finisher = Finisher.of(scene.shot, scene.labels, options, judge(), strokes)
     made, drawing = [], -1
     colours = method(scene)
     cells, ways = np.zeros(0), []

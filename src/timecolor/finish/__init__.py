@@ -4,6 +4,7 @@ from timecolor.finish.frame import Fill, Finisher, FinishOptions, Lines, Palette
 from timecolor.finish.ink import regions
 from timecolor.finish.palettes import Palette, palette_of, palettes_of
 from timecolor.finish.plates import Place, Placed, Plate, plate_of
+from timecolor.finish.strokes import Strokes
 from timecolor.finish.votes import Vote
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Place",
     "Placed",
     "Plate",
+    "Strokes",
     "Vote",
     "finish",
     "palette_of",

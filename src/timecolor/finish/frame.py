@@ -20,11 +20,12 @@ from timecolor.finish.offers import offers
 from timecolor.finish.palettes import Palette, bound, palette_of, palettes_of, snap
 from timecolor.finish.pixels import painted_in, uint8
 from timecolor.finish.plates import Place, Placed, Plate, plate_of, set_in, take_detail
+from timecolor.finish.strokes import Strokes
 from timecolor.finish.votes import Vote
 from timecolor.propagation import Way, fetched, resized, warp
 from timecolor.shot import Shot
 
-Lines = Literal["keep", "model", "none"]
+Lines = Literal["match", "keep", "model", "none"]
 Fill = Literal["flat", "smooth", "auto"]
 PaletteMode = Literal["snap", "free"]
 
@@ -36,12 +37,13 @@ WIDE, MIXED = 0.002, 0.6
 class FinishOptions:
     """How the final frame is made.
 
-    lines: "keep" = the sketch's own lines on top; "none" = the colour layer alone; "model" = the model's picture, only resized.
+    lines: "match" = the sketch's own lines on top, in the colour and as strong as a coloured frame of the shot has them; "keep" =
+    as they are, to the byte; "none" = the colour layer alone; "model" = the model's picture, only resized.
     fill: "flat" = one colour a region; "smooth" = colours vary inside every region; "auto" = only where they vary beyond noise.
     palette: "snap" = a region near a flat colour of its references takes exactly that colour; "free" = colours stay as found.
     """
 
-    lines: Lines = "keep"
+    lines: Lines = "match"
     fill: Fill = "auto"
     palette: PaletteMode = "snap"
 
@@ -57,6 +59,7 @@ def finish(
     votes: Sequence[Vote] = (),
     choose: Choose | None = None,
     placed: Sequence[Placed] = (),
+    strokes: Strokes | None = None,
 ) -> np.ndarray:
     """The final frame, uint8 (h, w, 3).
 
@@ -66,7 +69,8 @@ def finish(
     plates: pictures that show the place; where the fills agree with one, its detail is taken.
     votes: on the colours of small regions, which `colours` mixes with those around them; of areas that do not overlap, all of one
     grid. choose: between a region's own colour, votes and plates; None = its own.
-    placed: pictures that are known to be seen; not where flat fills are asked for.
+    placed: pictures that are known to be seen; not where flat fills are asked for. strokes: how the lines are to look, None = as
+    they are.
     """
     h, w = sketch.shape[:2]
     if options.lines == "model":
@@ -113,14 +117,16 @@ def finish(
         take_detail(fills, np.clip(colours, 0, 1), plates, loose[areas], labels)
     if placed and options.fill != "flat":
         fills = set_in(fills, placed, ink.opacity, areas, loose)
-    return fills if options.lines == "none" else ink.over(fills)
+    if options.lines == "none":
+        return fills
+    return ink.over(fills) if strokes is None or options.lines == "keep" else strokes.over(ink, fills, labels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finisher:
     """The finish stage of one shot: what its references tell of palettes and of the place, found once.
 
-    palette: of a shot without labels; palettes: by label. None where they do not apply.
+    palette: of a shot without labels; palettes: by label. None where they do not apply. strokes: how the lines are to look.
     """
 
     options: FinishOptions
@@ -128,12 +134,17 @@ class Finisher:
     palettes: Mapping[int, Palette] | None
     plates: Sequence[Plate]
     choose: Choose | None = None
+    strokes: Strokes | None = None
 
     @staticmethod
     def of(
-        shot: Shot, present: Iterable[int] = (), options: FinishOptions = FinishOptions(), choose: Choose | None = None
+        shot: Shot,
+        present: Iterable[int] = (),
+        options: FinishOptions = FinishOptions(),
+        choose: Choose | None = None,
+        strokes: Strokes | None = None,
     ) -> "Finisher":
-        """present: the labels that the shot's label video holds. choose: as in `finish`."""
+        """present: the labels that the shot's label video holds. choose, strokes: as in `finish`."""
         height, width = shot.sketch.shape[1:3]
         labels, present = shot.labels, list(present)
         plates = [
@@ -146,6 +157,7 @@ class Finisher:
             None if labels is None else palettes_of(shot.references, labels, present),
             [plate for plate in plates if plate is not None],
             choose,
+            strokes,
         )
 
     def __call__(
@@ -179,4 +191,6 @@ class Finisher:
                 flow = resized(place.flow, *sketch.shape[:2])
                 picture, lined = warp(picture, flow), fetched(lined, flow)
             placed.append(Placed(picture, place.at, lined))
-        return finish(colours, sketch, self.options, self.palette, labels, self.palettes, plates, votes, self.choose, placed)
+        return finish(
+            colours, sketch, self.options, self.palette, labels, self.palettes, plates, votes, self.choose, placed, self.strokes
+        )

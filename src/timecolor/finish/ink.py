@@ -53,11 +53,15 @@ class Ink:
         """The ink on top of the fills, uint8 (h, w, 3): the sketch itself where it is opaque, the fills where it is bare."""
         out = fills.copy()
         inked = np.flatnonzero(self.opacity)
-        a, stretch = (x.ravel()[inked, None] for x in (self.opacity, self.stretch))
+        a = self.opacity.ravel()[inked, None]
         line, below = (x.reshape(-1, 3)[inked] for x in (self.sketch, fills))
-        ink = np.clip(self.paper + (line - self.paper) * stretch, 0, 255)
-        out.reshape(-1, 3)[inked] = np.where(a >= 1, line, (a * ink + (1 - a) * below + 0.5).astype(np.uint8))
+        out.reshape(-1, 3)[inked] = np.where(a >= 1, line, (a * self.own(inked) + (1 - a) * below + 0.5).astype(np.uint8))
         return out
+
+    def own(self, at: np.ndarray) -> Float[np.ndarray, "n 3"]:
+        """The ink's own colour, in 0..255, at pixels (flat indices)."""
+        line, stretch = self.sketch.reshape(-1, 3)[at], self.stretch.ravel()[at, None]
+        return np.clip(self.paper + (line - self.paper) * stretch, 0, 255)
 
 
 def regions(sketch: np.ndarray) -> np.ndarray:

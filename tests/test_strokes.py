@@ -1,0 +1,191 @@
+"""How references show lines: told by a coloured frame beside its drawing, or by sheets and plates as a colour alone."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from timecolor import ColorizeOptions, Colorizer
+from timecolor.evaluate import baselines
+from timecolor.finish import FinishOptions, Strokes
+from timecolor.finish.ink import Ink
+from timecolor.shot import Labels, Reference, Shot
+from timecolor.sketch import reference_lines
+
+HEIGHT, WIDTH = 240, 320
+PAPER, BLACK, RED, BROWN, BLUE = (255, 255, 255), (0, 0, 0), (255, 0, 0), (110, 60, 30), (40, 50, 130)
+GROUND, SKIN = (130, 190, 225), (240, 205, 175)
+AT, THEN = 40, 110  # where the face is on the first drawing, and on the second
+
+
+def fills(at: int) -> np.ndarray:
+    picture = np.full((HEIGHT, WIDTH, 3), GROUND, np.uint8)
+    return cv2.circle(picture, (at + 70, 130), 70, SKIN, -1)
+
+
+def lined(picture: np.ndarray, at: int, width: int, colour: tuple[int, int, int] = BLACK) -> np.ndarray:
+    """A face, a mouth, a hat and a feather."""
+    picture = cv2.circle(picture.copy(), (at + 70, 130), 70, colour, width, cv2.LINE_AA)
+    for start, stop in (((40, 160), (100, 160)), ((0, 80), (140, 80)), ((70, 20), (70, 60))):
+        cv2.line(picture, (at + start[0], start[1]), (at + stop[0], stop[1]), colour, width, cv2.LINE_AA)
+    return picture
+
+
+def sketch(at: int, width: int, colour: tuple[int, int, int] = BLACK) -> np.ndarray:
+    return lined(np.full((HEIGHT, WIDTH, 3), PAPER, np.uint8), at, width, colour)
+
+
+def told(shot: Shot, present: tuple[int, ...] = ()) -> Strokes | None:
+    """`Strokes.of`, of drawings half as large, each frame a new one."""
+    size = WIDTH // 2, HEIGHT // 2
+    drawings = [cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in shot.sketch[0 : shot.sketch.shape[0]]]
+    whole = {r: x for r, x in enumerate(shot.references) if x.shows_frame(HEIGHT, WIDTH)}
+    lines = {r: reference_lines(cv2.resize(x.image, size, interpolation=cv2.INTER_AREA)) for r, x in whole.items()}
+    return Strokes.of(shot, lines, drawings, range(len(drawings)), present)
+
+
+def off(made: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.abs(made.astype(float) - truth).mean())
+
+
+def two_drawings(width: int, reference: np.ndarray, role="frame") -> Shot:
+    """The face and, the reference's, the face elsewhere."""
+    return Shot(np.stack([sketch(THEN, width), sketch(AT, width)]), [Reference(reference, None, role)])
+
+
+def test_lines_take_colour_and_width_of_a_coloured_frame_wherever_its_drawing_is():
+    strokes = told(two_drawings(5, lined(fills(AT), AT, 2, BROWN)))
+    assert strokes is not None
+    ink, truth = Ink.of(sketch(THEN, 5)), lined(fills(THEN), THEN, 2, BROWN)
+    made = strokes.over(ink, fills(THEN))
+    assert off(made, truth) < 0.35 * off(ink.over(fills(THEN)), truth)
+    middle = made[80:82, THEN + 5 : THEN + 60].reshape(-1, 3)  # of the hat's brim
+    np.testing.assert_allclose(np.median(middle, axis=0), BROWN, atol=45)
+    rim = np.s_[78, THEN + 10 : THEN + 60]  # the sketch has ink there, the coloured frame next to none
+    assert sketch(THEN, 5)[rim].max() < 60
+    assert off(made[rim], truth[rim]) < 0.5 * off(ink.over(fills(THEN))[rim], truth[rim])
+
+
+def test_lines_that_a_coloured_frame_has_as_they_are_stay_to_the_byte():
+    assert told(two_drawings(3, lined(fills(AT), AT, 3))) is None
+
+
+def test_trace_lines_go_where_a_coloured_frame_does_not_have_them():
+    shots = two_drawings(3, lined(fills(AT), AT, 3, BROWN))
+    drawings = np.asarray(shots.sketch[0:2]).copy()
+    for at, drawing in zip((THEN, AT), drawings, strict=True):
+        cv2.line(drawing, (at + 50, 90), (at + 60, 190), RED, 3, cv2.LINE_AA)
+    strokes = told(replace(shots, sketch=drawings))
+    assert strokes is not None
+    made, plain = strokes.over(Ink.of(drawings[0]), fills(THEN)), Ink.of(drawings[0]).over(fills(THEN))
+    traced = drawings[0][..., 0].astype(int) - drawings[0][..., 1] > 200  # red
+    assert traced.sum() > 150
+    assert off(made[traced], fills(THEN)[traced]) < 15 < 60 < off(plain[traced], fills(THEN)[traced])
+
+
+def test_black_areas_stay_where_lines_grow_thin():
+    shots = two_drawings(4, lined(fills(AT), AT, 1))
+    drawings, picture = np.asarray(shots.sketch[0:2]).copy(), shots.references[0].image.copy()
+    for at, drawing in ((THEN, drawings[0]), (AT, drawings[1]), (AT, picture)):
+        cv2.circle(drawing, (at + 45, 120), 14, BLACK, -1)
+    strokes = told(Shot(drawings, [Reference(picture, None, "frame")]))
+    assert strokes is not None
+    made = strokes.over(Ink.of(drawings[0]), fills(THEN))
+    assert made[120, THEN + 45].max() < 60
+    rim = np.s_[82, THEN + 10 : THEN + 60]  # of a thick line
+    assert drawings[0][rim].max() < 60 < made[rim].mean() - 40
+
+
+@pytest.mark.parametrize("frame", [fills(AT), lined(np.full((HEIGHT, WIDTH, 3), GROUND, np.uint8), 170, 3, BLACK)])
+def test_a_frame_without_lines_or_of_another_moment_does_not_make_them_pale(frame):
+    strokes = told(two_drawings(7, frame))
+    assert strokes is None or strokes.shares.min() == 1
+
+
+def test_a_frame_of_another_moment_tells_the_colour_alone():
+    strokes = told(two_drawings(7, lined(np.full((HEIGHT, WIDTH, 3), GROUND, np.uint8), 170, 2, BROWN)))
+    assert strokes is not None
+    assert strokes.shares.min() == 1
+    np.testing.assert_allclose(strokes.colours[0, 0], BROWN, atol=12)
+
+
+def test_a_small_frame_is_too_soft_to_tell_widths():
+    large = lined(fills(AT), AT, 3, BROWN)
+    small = cv2.resize(large, (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_AREA)
+    strokes = told(two_drawings(7, small))
+    assert strokes is None or strokes.shares.min() == 1
+
+
+def cut_out(colour: tuple[int, int, int]) -> Reference:
+    alpha = cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), (160, 130), 73, 255, -1)
+    return Reference(lined(fills(90), 90, 2, colour), alpha, "character")
+
+
+def test_each_label_has_the_ink_of_its_sheets():
+    drawing = np.minimum(sketch(AT - 40, 3), sketch(THEN + 60, 3))
+    labels = np.where(np.arange(WIDTH) < WIDTH // 2, 1, 2) * np.ones((1, HEIGHT, 1), int)
+    shot = Shot(drawing[None], [cut_out(BROWN), cut_out(BLUE)], Labels(labels, {1: (0,), 2: (1,)}))
+    strokes = told(shot, (1, 2))
+    assert strokes is not None
+    assert strokes.shares.min() == 1
+    made = strokes.over(Ink.of(drawing), np.full((HEIGHT, WIDTH, 3), GROUND, np.uint8), labels[0])
+    dark = drawing.max(axis=2) == 0
+    for label, colour in ((1, BROWN), (2, BLUE)):
+        np.testing.assert_allclose(np.median(made[dark & (labels[0] == label)], axis=0), colour, atol=12)
+
+
+def test_without_labels_figures_tell_the_ink_before_the_place():
+    place = Reference(lined(fills(AT), AT, 3, BLUE), None, "background")
+    strokes = told(Shot(sketch(AT, 3)[None], [place, cut_out(BROWN)]))
+    assert strokes is not None
+    np.testing.assert_allclose(strokes.colours[0, 0], BROWN, atol=12)
+
+
+def test_ink_of_a_sheet_that_is_nearly_the_sketchs_own_leaves_it_to_the_byte():
+    assert told(Shot(sketch(AT, 3)[None], [cut_out((12, 8, 10))])) is None
+
+
+@pytest.mark.parametrize(("colour", "same"), [(BROWN, True), (BLUE, False)])
+def test_a_plate_tells_how_strong_lines_are_where_it_is_seen_and_of_figures_in_the_same_ink(colour, same):
+    """The place is left, where thick lines of the sketch are thin ones of the plate; a figure is right."""
+    place, figure = (np.full((HEIGHT, WIDTH, 3), x, np.uint8) for x in (GROUND, PAPER))
+    drawing = figure.copy()
+    for x in range(20, 150, 30):
+        cv2.line(place, (x, 0), (x, HEIGHT), BROWN, 2, cv2.LINE_AA)
+        cv2.line(drawing, (x, 0), (x, HEIGHT), BLACK, 4, cv2.LINE_AA)
+    for y in range(20, HEIGHT, 30):
+        cv2.line(drawing, (180, y), (300, y), BLACK, 4, cv2.LINE_AA)
+    labels = (np.arange(WIDTH) > 165).astype(int) * np.ones((1, HEIGHT, 1), int)
+    shot = Shot(drawing[None], [Reference(place, None, "background"), cut_out(colour)], Labels(labels, {0: (0,), 1: (1,)}))
+    strokes = told(shot, (0, 1))
+    assert strokes is not None
+    way = strokes.ways[0], strokes.ways[1]
+    assert strokes.shares[way[0]].min() < 0.4
+    assert (strokes.shares[way[1]].min() < 0.4) == same
+    np.testing.assert_allclose(strokes.colours[way[1], 0], colour, atol=12)
+
+
+def coloured_shot() -> Shot:
+    return two_drawings(5, lined(fills(AT), AT, 2, BROWN))
+
+
+def test_the_colorizer_matches_lines_unless_told_to_keep_them():
+    colorizer, truth = Colorizer.load(), lined(fills(THEN), THEN, 3, BROWN)
+    made, kept, bare = (colorizer.colorize(coloured_shot(), ColorizeOptions(lines=x))[0] for x in ("match", "keep", "none"))
+    np.testing.assert_array_equal(kept, Ink.of(sketch(THEN, 5)).over(bare))
+    assert off(made, truth) < 0.6 * off(kept, truth)
+    clear = Ink.of(sketch(THEN, 5)).opacity == 0
+    np.testing.assert_array_equal(made[clear], kept[clear])
+    np.testing.assert_array_equal(colorizer.colorize(coloured_shot())[0], made)
+
+
+def test_baselines_have_their_lines_the_same_way():
+    truth = lined(fills(THEN), THEN, 3, BROWN)
+    made, kept = (baselines.baseline("flow", coloured_shot(), FinishOptions(lines=x)).frames[0] for x in ("match", "keep"))
+    assert off(made, truth) < off(kept, truth)
+
+
+def test_a_drawing_without_ink_tells_nothing():
+    blank = np.full((2, HEIGHT, WIDTH, 3), 255, np.uint8)
+    assert told(Shot(blank, [Reference(fills(AT), None, "frame")])) is None
