@@ -71,6 +71,15 @@ def test_lines_that_a_coloured_frame_has_as_they_are_stay_to_the_byte():
     assert told(two_drawings(3, lined(fills(AT), AT, 3))) is None
 
 
+def test_pencil_grows_as_dark_as_a_coloured_frame_has_it():
+    grain = np.random.default_rng(0).uniform(0.25, 0.8, (HEIGHT, WIDTH, 1))
+    drawings = [(255 - (255 - sketch(at, 3)) * grain).astype(np.uint8) for at in (THEN, AT)]
+    strokes = told(Shot(np.stack(drawings), [Reference(lined(fills(AT), AT, 3), None, "frame")]))
+    assert strokes is not None
+    ink, truth = Ink.of(drawings[0]), lined(fills(THEN), THEN, 3)
+    assert off(strokes.over(ink, fills(THEN)), truth) < 0.7 * off(ink.over(fills(THEN)), truth)
+
+
 def test_trace_lines_go_where_a_coloured_frame_does_not_have_them():
     shots = two_drawings(3, lined(fills(AT), AT, 3, BROWN))
     drawings = np.asarray(shots.sketch[0:2]).copy()

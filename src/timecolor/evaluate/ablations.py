@@ -100,6 +100,8 @@ def ablations(colorizer: Colorizer, options: ColorizeOptions) -> list[Ablation]:
             found.append(Ablation("trust", "on", colorizer, options))
             found.append(Ablation("trust", "off", Colorizer(replace(model, trust=None)), options))
     found += [
+        Ablation("lines", "match", colorizer, replace(options, lines="match")),
+        Ablation("lines", "keep", colorizer, replace(options, lines="keep")),
         Ablation("cells", "coverage", colorizer, replace(options, cells="coverage"), LABELLED),
         Ablation("cells", "majority", colorizer, replace(options, cells="majority"), LABELLED),
         Ablation("regime", "cached", colorizer, replace(options, regime="cached")),

@@ -32,7 +32,8 @@ USUAL = 1e6  # squared levels, a hundred pixels or so, that speak for what the w
 SEEN, DARK, AGREED, AROUND, ENOUGH = 480, 100, 0.8, 0.05, 0.2
 PALEST = 0.25  # a coloured frame that shows less of the ink has no lines or others, and does not say how they look
 BESIDE = 2.0  # so far beside the ink its lines may lie, in pixels of a 480-line picture, and count
-AS_GOOD = 1.25  # so much larger may the squared error of the sketch's lines, left as they are, be
+AS_GOOD, ALIKE = 1.25, 10  # so much larger may the squared error of a kind of ink, left as it is, be, and by so many levels
+MOST_SHOWN = 3.0  # times its opacity
 # Levels by which a line of a reference is darker than its fill, pixels of that which tell its colour, and the share of them that
 # may be darker than it. Ink that is as near to it, in levels, stays as it is; colours as near as `SAME` are of one ink.
 LINED, FEW, CORE, NEAR, SAME = 40, 60, 20, 24, 40
@@ -45,7 +46,7 @@ class Strokes:
 
     colours: of ink of each of the `KINDS`, float32 (ways, n, 3) in 0..255, NaN = as it is. shares: how much of its opacity shows,
     by how much ink is around, of 255, float32 (ways, n, 256): strokes of a sketch may be thicker than finished ones, and end
-    before their own rim. ways: of each label; another has the first.
+    before their own rim, or pale pencil, and be more. ways: of each label; another has the first.
     """
 
     colours: Float[np.ndarray, "ways n 3"]
@@ -81,7 +82,7 @@ class Strokes:
                 way[labels.ravel()[at] == label] = its
         colour, own = self.colours[way, kind], ink.own(at)
         colour = np.where(np.isnan(colour), own, colour)
-        share = (ink.opacity.ravel()[at] * self.shares[way, kind, depth])[:, None]
+        share = np.minimum(ink.opacity.ravel()[at] * self.shares[way, kind, depth], 1)[:, None]
         below = fills.reshape(-1, 3)[at]
         out = fills.copy()
         out.reshape(-1, 3)[at] = (below + share * (colour - below) + 0.5).astype(np.uint8)
@@ -137,13 +138,19 @@ def _told(coloured: np.ndarray, drawing: np.ndarray, within: np.ndarray | None =
         return 0.0, None
     over = cv2.resize(lines, (width, height), interpolation=cv2.INTER_LINEAR)
     fills = without_lines(coloured, np.where(ink.opacity > GRAIN, np.uint8(255), over))
-    strokes, shown = _fitted(ink, coloured, fills, np.flatnonzero(seen))
-    off, left = (_error(drawn[seen], coloured[seen]) for drawn in (strokes.over(ink, fills), ink.over(fills)))
-    return told, strokes if shown > PALEST and left > AS_GOOD * off else None
-
-
-def _error(made: np.ndarray, truth: np.ndarray) -> float:
-    return float(np.square(made.astype(np.float32) - truth).mean())
+    at = np.flatnonzero(seen)
+    strokes, shown = _fitted(ink, coloured, fills, at)
+    if shown <= PALEST:
+        return told, None
+    truth = coloured.reshape(-1, 3)[at].astype(np.float32)
+    off, left = (np.square(drawn.reshape(-1, 3)[at] - truth).sum(axis=1) for drawn in (strokes.over(ink, fills), ink.over(fills)))
+    kind, _ = _looked_at(ink, at)
+    off, left, count = (np.bincount(kind, x, KINDS) for x in (off, left, np.ones(len(at))))
+    as_good = left <= AS_GOOD * off + 3 * ALIKE**2 * count
+    if as_good.all():
+        return told, None
+    strokes.colours[0, as_good], strokes.shares[0, as_good] = np.nan, 1
+    return told, strokes
 
 
 def _lines(coloured: np.ndarray) -> UInt8[np.ndarray, "y x"]:
@@ -184,12 +191,12 @@ def _fitted(ink: Ink, coloured: np.ndarray, fills: np.ndarray, at: np.ndarray) -
         np.bincount(step, (x * towards).sum(1), KINDS * DEPTHS).reshape(KINDS, DEPTHS) for x in (picture - below, towards)
     )
     usual = ((came.sum(1) + USUAL) / (whole.sum(1) + USUAL))[:, None]
-    steps = np.clip((came + USUAL * usual) / (whole + USUAL), 0, 1)
+    steps = np.clip((came + USUAL * usual) / (whole + USUAL), 0, MOST_SHOWN)
     middles = (np.arange(DEPTHS) + 0.5) * 256 / DEPTHS - 0.5
     shares = np.stack([np.interp(np.arange(256), middles, row) for row in steps]).astype(np.float32)
     shown = _darkened(ink, coloured, fills, at, np.median(colour, axis=0))
-    laid = float((opacity * shares[kind, depth]).sum() / opacity.sum())
-    shares = np.minimum(shares * max(shown / max(laid, 1e-3), 1), 1)
+    laid = float(np.minimum(opacity * shares[kind, depth], 1).sum() / opacity.sum())
+    shares = np.maximum(shares, np.minimum(shares * (shown / max(laid, 1e-3)), 1))
     return Strokes(colours[None], shares[None]), shown
 
 
