@@ -49,9 +49,9 @@ def off(made: np.ndarray, truth: np.ndarray) -> float:
     return float(np.abs(made.astype(float) - truth).mean())
 
 
-def two_drawings(width: int, reference: np.ndarray, role="frame") -> Shot:
+def two_drawings(width: int, reference: np.ndarray) -> Shot:
     """The face and, the reference's, the face elsewhere."""
-    return Shot(np.stack([sketch(THEN, width), sketch(AT, width)]), [Reference(reference, None, role)])
+    return Shot(np.stack([sketch(THEN, width), sketch(AT, width)]), [Reference(reference, None, "frame")])
 
 
 def test_lines_take_colour_and_width_of_a_coloured_frame_wherever_its_drawing_is():
@@ -142,6 +142,47 @@ def test_each_label_has_the_ink_of_its_sheets():
     dark = drawing.max(axis=2) == 0
     for label, colour in ((1, BROWN), (2, BLUE)):
         np.testing.assert_allclose(np.median(made[dark & (labels[0] == label)], axis=0), colour, atol=12)
+
+
+def test_black_areas_stay_black_where_a_sheet_has_brown_lines():
+    drawing = cv2.circle(sketch(AT, 3), (AT + 70, 130), 25, BLACK, -1)
+    strokes = told(Shot(drawing[None], [cut_out(BROWN)]))
+    assert strokes is not None
+    made = strokes.over(Ink.of(drawing), fills(AT))
+    assert made[125:135, AT + 65 : AT + 75].max() == 0
+    np.testing.assert_allclose(np.median(made[79:82, AT + 5 : AT + 60].reshape(-1, 3), axis=0), BROWN, atol=12)
+
+
+def test_outlines_of_a_figure_are_its_own_where_they_lie_on_the_place():
+    drawing = sketch(AT, 3)
+    mask = cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), (AT + 70, 130), 67, 1, -1)  # within the outline
+    place = np.full((HEIGHT, WIDTH, 3), GROUND, np.uint8)
+    for y in range(10, HEIGHT, 20):
+        cv2.line(place, (230, y), (310, y), BROWN, 2, cv2.LINE_AA)
+        cv2.line(drawing, (230, y), (310, y), BLACK, 4, cv2.LINE_AA)
+    shot = Shot(drawing[None], [Reference(place, None, "background"), cut_out(BLUE)], Labels(mask[None], {0: (0,), 1: (1,)}))
+    strokes = told(shot, (0, 1))
+    assert strokes is not None
+    made = strokes.over(Ink.of(drawing), place, mask)
+    ring = (cv2.circle(np.zeros_like(mask), (AT + 70, 130), 70, 1, 1) > 0) & (drawing.max(axis=2) == 0)
+    np.testing.assert_allclose(np.median(made[ring], axis=0), BLUE, atol=12)
+
+
+def test_a_picture_that_may_be_a_plate_does_not_tell_of_figures():
+    shot = Shot(sketch(AT, 5)[None], [Reference(lined(fills(AT), AT, 2, BROWN)), cut_out(BLUE)])
+    strokes = told(shot)
+    assert strokes is not None
+    assert strokes.shares.min() == 1
+    named = told(replace(shot, references=[replace(shot.references[0], role="frame"), shot.references[1]]))
+    assert named is not None
+    assert named.shares.min() < 0.7
+
+
+def test_a_frame_without_lines_leaves_it_to_a_sheet():
+    shot = Shot(sketch(AT, 3)[None], [Reference(fills(AT), None, "frame"), cut_out(BROWN)])
+    strokes = told(shot)
+    assert strokes is not None
+    np.testing.assert_allclose(strokes.colours[0, 0], BROWN, atol=12)
 
 
 def test_without_labels_figures_tell_the_ink_before_the_place():

@@ -1,11 +1,11 @@
 """How references show lines, and the sketch's own laid on the fills that way: in which colour, and how much of each stroke.
 
 A coloured frame of a shot was drawn on one of its drawings. Side by side they tell what becomes of a line: it may be brown, finer
-or paler than in the sketch, or go, as coloured trace lines do. Other references tell the colour alone. Where lines lie is the
-sketch's.
+or paler than in the sketch, or go, as coloured trace lines do. A plate tells the same of the place that labels name it for. Other
+references tell the colour alone. Where lines lie is the sketch's.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,8 +21,8 @@ from timecolor.sketch import reference_lines, without_lines
 
 HUED = 0.3  # ink is red, green or blue where its channels differ by this share of its darkness
 DEPTHS, DEEP = 8, 1.0  # steps of how much ink is around, and how far that is looked at, in pixels of a 480-line picture
-WIDE, SOLID = 3.0, 160  # it is a black area and no line where, so far around, this much of 255 is ink
-KINDS = 8  # neutral, red, green and blue lines, then areas
+WIDE, HEAVY = 3.0, 160  # it is heavy ink, a pupil or where lines meet, where, so far around, this much of 255 is ink
+HUES, KINDS = 4, 12  # neutral, red, green and blue lines, then heavy ink, then black areas, which hold a disc so far around
 TRIED = 3  # pairs of a coloured frame and a drawing that it may be of, the likeliest
 SHARP = 0.7  # a coloured frame of less than this share of the sketch's size is too soft to tell how strong its lines are
 MOST, THERE = 0.05, 0.25  # so many of the pixels of ink, the most inked in a coloured frame, tell its colour, if as inked as that
@@ -35,7 +35,9 @@ BESIDE = 2.0  # so far beside the ink its lines may lie, in pixels of a 480-line
 AS_GOOD, ALIKE = 1.25, 10  # so much larger may the squared error of a kind of ink, left as it is, be, and by so many levels
 MOST_SHOWN = 3.0  # times its opacity
 # Levels by which a line of a reference is darker than its fill, pixels of that which tell its colour, and the share of them that
-# may be darker than it. Ink that is as near to it, in levels, stays as it is; colours as near as `SAME` are of one ink.
+# may be darker than it. Ink that is as near to it, in levels, stays as it is; colours as near as `SAME` are of one ink. Up to
+# `PICTURED` pixels of its long side are looked at.
+PICTURED = 1440
 LINED, FEW, CORE, NEAR, SAME = 40, 60, 20, 24, 40
 OUTLINE = 3.0  # so far around a figure, in pixels of a 480-line picture, lines may be its own
 
@@ -46,12 +48,14 @@ class Strokes:
 
     colours: of ink of each of the `KINDS`, float32 (ways, n, 3) in 0..255, NaN = as it is. shares: how much of its opacity shows,
     by how much ink is around, of 255, float32 (ways, n, 256): strokes of a sketch may be thicker than finished ones, and end
-    before their own rim, or pale pencil, and be more. ways: of each label; another has the first.
+    before their own rim, or pale pencil, and be more. ways: of each label; another has the first. places: labels of what is
+    behind figures, whose outlines may lie on it.
     """
 
     colours: Float[np.ndarray, "ways n 3"]
     shares: Float[np.ndarray, "ways n 256"]
     ways: Mapping[int, int] = field(default_factory=dict)
+    places: Collection[int] = ()
 
     @staticmethod
     def of(
@@ -66,20 +70,22 @@ class Strokes:
         lines: of those references by number that show a whole frame, as large as the drawings. of_frame: drawing of each frame.
         present: the labels that the shot's label video holds.
         """
-        frames = [r for r in lines if shot.references[r].role != "background"]
+        # A picture that does not say what it is may be a plate where cut-outs or sheets lie beside it.
+        frames_only = len(lines) == len(shot.references)
+        frames = [r for r in lines if shot.references[r].role == "frame" or (frames_only and shot.references[r].role is None)]
         told, strokes = _best(_told(*pair) for pair in _pairs(shot, frames, lines, drawings, of_frame))
         if told:
             return strokes
         places = _places(shot, lines, drawings, of_frame, present)
-        return _coloured(shot, present, Ink.of(shot.sketch[0:1][0]), places)
+        most = of_frame.index(int(np.argmin([drawing.mean() for drawing in drawings])))
+        return _coloured(shot, present, Ink.of(shot.sketch[most : most + 1][0]), places)
 
     def over(self, ink: Ink, fills: UInt8[np.ndarray, "h w 3"], labels: np.ndarray | None = None) -> UInt8[np.ndarray, "h w 3"]:
         """The ink on top of the fills. labels: integers (h, w)."""
         at = np.flatnonzero(ink.opacity)
         (kind, depth), way = _looked_at(ink, at), np.zeros(len(at), np.intp)
-        if labels is not None:
-            for label, its in self.ways.items():
-                way[labels.ravel()[at] == label] = its
+        if labels is not None and self.ways:
+            way = self._ways(labels).ravel()[at]
         colour, own = self.colours[way, kind], ink.own(at)
         colour = np.where(np.isnan(colour), own, colour)
         share = np.minimum(ink.opacity.ravel()[at] * self.shares[way, kind, depth], 1)[:, None]
@@ -87,6 +93,17 @@ class Strokes:
         out = fills.copy()
         out.reshape(-1, 3)[at] = (below + share * (colour - below) + 0.5).astype(np.uint8)
         return out
+
+    def _ways(self, labels: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+        """The way of each pixel; figures reach as far onto the place as their outlines may."""
+        behind, found = np.isin(labels, list(self.places)).astype(np.uint8), np.zeros(labels.shape, np.uint8)
+        side = 2 * round(OUTLINE * max(1.0, min(labels.shape) / 480)) + 1
+        for label in sorted(self.ways, key=lambda label: label not in self.places):
+            mine = (labels == label).astype(np.uint8)
+            if label not in self.places:
+                mine |= cv2.dilate(mine, np.ones((side, side), np.uint8)) & behind
+            found[mine > 0] = self.ways[label]
+        return found
 
 
 class _Pair(NamedTuple):
@@ -114,7 +131,7 @@ def _pairs(
         if mine is not None:
             assert shot.labels is not None
             area = np.isin(np.asarray(shot.labels.video[frame : frame + 1])[0], mine)
-            side = 2 * round(OUTLINE * height / 480) + 1
+            side = 2 * round(OUTLINE * max(1.0, height / 480)) + 1
             within = cv2.erode(area.astype(np.uint8), np.ones((side, side), np.uint8), borderValue=1) > 0
         yield _Pair(shot.references[r].image, shot.sketch[frame : frame + 1][0], within)
 
@@ -141,16 +158,22 @@ def _told(coloured: np.ndarray, drawing: np.ndarray, within: np.ndarray | None =
     at = np.flatnonzero(seen)
     strokes, shown = _fitted(ink, coloured, fills, at)
     if shown <= PALEST:
-        return told, None
+        return 0.0, None
     truth = coloured.reshape(-1, 3)[at].astype(np.float32)
     off, left = (np.square(drawn.reshape(-1, 3)[at] - truth).sum(axis=1) for drawn in (strokes.over(ink, fills), ink.over(fills)))
-    kind, _ = _looked_at(ink, at)
-    off, left, count = (np.bincount(kind, x, KINDS) for x in (off, left, np.ones(len(at))))
-    as_good = left <= AS_GOOD * off + 3 * ALIKE**2 * count
+    kind = _folded(_looked_at(ink, at)[0])
+    off, left, count = (np.bincount(kind, x, KINDS - HUES) for x in (off, left, np.ones(len(at))))
+    as_good = (left <= AS_GOOD * off + 3 * ALIKE**2 * count) | (count < FEW)
     if as_good.all():
         return told, None
+    as_good = np.concatenate([as_good, as_good[HUES:]])
     strokes.colours[0, as_good], strokes.shares[0, as_good] = np.nan, 1
     return told, strokes
+
+
+def _folded(kind: np.ndarray) -> np.ndarray:
+    """Kinds of ink, black areas taken for heavy ink: what a coloured frame shows of them tells itself."""
+    return np.where(kind >= 2 * HUES, kind - HUES, kind)
 
 
 def _lines(coloured: np.ndarray) -> UInt8[np.ndarray, "y x"]:
@@ -175,8 +198,9 @@ def _agreed(lines: np.ndarray, opacity: np.ndarray) -> Bool[np.ndarray, "h w"]:
 def _fitted(ink: Ink, coloured: np.ndarray, fills: np.ndarray, at: np.ndarray) -> tuple[Strokes, float]:
     """Colours and shares that lay the ink on the fills as the coloured frame has it at some pixels, and the share of it there."""
     (kind, depth), opacity = _looked_at(ink, at), ink.opacity.ravel()[at]
+    kind, kinds = _folded(kind), KINDS - HUES
     picture, below = (x.reshape(-1, 3)[at].astype(np.float32) for x in (coloured, fills))
-    colours = np.full((KINDS, 3), np.nan, np.float32)
+    colours = np.full((kinds, 3), np.nan, np.float32)
     own = ink.own(at)
     inked = ((picture - below) * (own - below)).sum(1) / np.maximum(np.square(own - below).sum(1), 1)
     for k in np.unique(kind):
@@ -188,7 +212,7 @@ def _fitted(ink: Ink, coloured: np.ndarray, fills: np.ndarray, at: np.ndarray) -
     towards = opacity[:, None] * (colour - below)
     step = np.minimum(depth.astype(np.int64) * DEPTHS // 256, DEPTHS - 1) + DEPTHS * kind
     came, whole = (
-        np.bincount(step, (x * towards).sum(1), KINDS * DEPTHS).reshape(KINDS, DEPTHS) for x in (picture - below, towards)
+        np.bincount(step, (x * towards).sum(1), kinds * DEPTHS).reshape(kinds, DEPTHS) for x in (picture - below, towards)
     )
     usual = ((came.sum(1) + USUAL) / (whole.sum(1) + USUAL))[:, None]
     steps = np.clip((came + USUAL * usual) / (whole + USUAL), 0, MOST_SHOWN)
@@ -197,7 +221,8 @@ def _fitted(ink: Ink, coloured: np.ndarray, fills: np.ndarray, at: np.ndarray) -
     shown = _darkened(ink, coloured, fills, at, np.median(colour, axis=0))
     laid = float(np.minimum(opacity * shares[kind, depth], 1).sum() / opacity.sum())
     shares = np.maximum(shares, np.minimum(shares * (shown / max(laid, 1e-3)), 1))
-    return Strokes(colours[None], shares[None]), shown
+    colours, shares = (np.concatenate([x, x[HUES:]])[None] for x in (colours, shares))
+    return Strokes(colours, shares), shown
 
 
 def _darkened(ink: Ink, coloured: np.ndarray, fills: np.ndarray, at: np.ndarray, colour: np.ndarray) -> float:
@@ -225,7 +250,12 @@ def _looked_at(ink: Ink, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     unit = max(1.0, min(ink.opacity.shape) / 480)
     cover = (ink.opacity * 255 + 0.5).astype(np.uint8)
     near, far = (cv2.GaussianBlur(cover, (0, 0), sigma * unit).ravel()[at] for sigma in (DEEP, WIDE))
-    return hue + (far > SOLID) * (KINDS // 2), near
+    size = round(cover.shape[1] / unit), round(cover.shape[0] / unit)
+    small = cv2.resize(cover, size, interpolation=cv2.INTER_AREA) if unit > 1 else cover
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(WIDE) + 1,) * 2)
+    area = cv2.morphologyEx((small > 127).astype(np.uint8), cv2.MORPH_OPEN, disc)
+    area = cv2.resize(area, cover.shape[::-1], interpolation=cv2.INTER_NEAREST).ravel()[at] > 0
+    return hue + HUES * ((far > HEAVY) * (1 + area)), near
 
 
 def _places(
@@ -249,9 +279,9 @@ def _places(
 
 
 def _coloured(shot: Shot, present: Sequence[int], ink: Ink, places: Mapping[int, Strokes]) -> Strokes | None:
-    """Neutral ink in the colour of the references' lines: of figures before places, label by label.
+    """Neutral ink, but for black areas, in the colour of the references' lines: of figures before places, label by label.
 
-    ink: of the first drawing. places: what is known of labels of the place; what is drawn in the same ink is as strong.
+    ink: of a drawing. places: what is known of labels of the place; what is drawn in the same ink is as strong.
     """
     own = [_ink_colour(reference) for reference in shot.references]
     figures = [r for r, reference in enumerate(shot.references) if reference.role != "background"]
@@ -266,28 +296,34 @@ def _coloured(shot: Shot, present: Sequence[int], ink: Ink, places: Mapping[int,
     colours = np.full((len(groups), KINDS, 3), np.nan, np.float32)
     shares = np.ones((len(groups), KINDS, 256), np.float32)
     for way, group in enumerate(groups):
-        known = [(count, colour) for count, colour in (own[r] for r in group) if count >= FEW]
-        if known:
-            colour = np.average([c for _, c in known], axis=0, weights=[n for n, _ in known])
-            same = [place for place in places.values() if (np.abs(place.colours[0] - colour).max(axis=1) <= SAME).any()]
-            if same:
-                shares[way] = same[0].shares[0]
-            if same or np.abs(colour - usual).max() > NEAR:
-                colours[way, :: KINDS // 2] = colour
+        count, colour = max((own[r] for r in group), key=lambda x: x[0], default=(0, np.zeros(3)))
+        if count < FEW:
+            continue
+        same = [place for place in places.values() if (np.abs(place.colours[0] - colour).max(axis=1) <= SAME).any()]
+        if same:
+            shares[way] = same[0].shares[0]
+        if same or np.abs(colour - usual).max() > NEAR:
+            colours[way, : 2 * HUES : HUES] = colour
     for label, place in places.items():
         colours[ways[label]], shares[ways[label]] = place.colours[0], place.shares[0]
-    return None if np.isnan(colours).all() else Strokes(colours, shares, ways)
+    behind = {label for label, way in ways.items() if all(shot.references[r].role == "background" for r in groups[way])}
+    return None if np.isnan(colours).all() else Strokes(colours, shares, ways, behind)
 
 
 def _ink_colour(reference: Reference) -> tuple[int, Float[np.ndarray, " 3"]]:
     """The colour of a reference's drawn lines, in 0..255, and how many pixels in the middle of lines tell it."""
-    image = reference.over(255)
+    image, alpha = reference.over(255), reference.alpha
+    scale = min(1.0, PICTURED / max(image.shape[:2]))
+    if scale < 1:
+        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        alpha = None if alpha is None else cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
     reach = max(2, round(max(image.shape[:2]) / 200))
     # Closing paints over thin dark lines, and leaves borders of fills as they are.
     closed = cv2.morphologyEx(image, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2))
     light = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     middle = (largest(cv2.subtract(closed, image)) > LINED) & (light <= cv2.erode(light, np.ones((5, 5), np.uint8)))
-    if reference.alpha is not None:
-        middle &= cv2.erode(reference.alpha, np.ones((3, 3), np.uint8)) > 200
+    if alpha is not None:
+        middle &= cv2.erode(alpha, np.ones((3, 3), np.uint8)) > 200
     count = int(middle.sum())
     return count, np.percentile(image[middle], CORE, axis=0) if count else np.zeros(3)
