@@ -76,8 +76,16 @@ def test_pencil_grows_as_dark_as_a_coloured_frame_has_it():
     drawings = [(255 - (255 - sketch(at, 3)) * grain).astype(np.uint8) for at in (THEN, AT)]
     strokes = told(Shot(np.stack(drawings), [Reference(lined(fills(AT), AT, 3), None, "frame")]))
     assert strokes is not None
+    assert strokes.shares[0, 0].max() > 1.2
     ink, truth = Ink.of(drawings[0]), lined(fills(THEN), THEN, 3)
     assert off(strokes.over(ink, fills(THEN)), truth) < 0.7 * off(ink.over(fills(THEN)), truth)
+
+
+def test_lines_beside_those_of_a_coloured_frame_are_as_strong_as_they_are():
+    strokes = told(two_drawings(1, np.roll(lined(fills(AT), AT, 1, BROWN), 2, axis=0)))
+    assert strokes is not None
+    made, truth = strokes.over(Ink.of(sketch(THEN, 1)), fills(THEN)), lined(fills(THEN), THEN, 1, BROWN)
+    assert off(made, fills(THEN)) > 0.9 * off(truth, fills(THEN))
 
 
 def test_trace_lines_go_where_a_coloured_frame_does_not_have_them():

@@ -101,7 +101,7 @@ class Strokes:
         for label in sorted(self.ways, key=lambda label: label not in self.places):
             mine = (labels == label).astype(np.uint8)
             if label not in self.places:
-                mine |= cv2.dilate(mine, np.ones((side, side), np.uint8)) & behind
+                mine |= cv2.bitwise_and(cv2.dilate(mine, np.ones((side, side), np.uint8)), behind)
             found[mine > 0] = self.ways[label]
         return found
 
