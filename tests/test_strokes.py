@@ -85,7 +85,7 @@ def test_lines_beside_those_of_a_coloured_frame_are_as_strong_as_they_are():
     strokes = told(two_drawings(1, np.roll(lined(fills(AT), AT, 1, BROWN), 2, axis=0)))
     assert strokes is not None
     made, truth = strokes.over(Ink.of(sketch(THEN, 1)), fills(THEN)), lined(fills(THEN), THEN, 1, BROWN)
-    assert off(made, fills(THEN)) > 0.9 * off(truth, fills(THEN))
+    assert off(made, fills(THEN)) > 0.8 * off(truth, fills(THEN))
 
 
 def test_trace_lines_go_where_a_coloured_frame_does_not_have_them():
