@@ -279,13 +279,14 @@ def _places(
 
 
 def _coloured(shot: Shot, present: Sequence[int], ink: Ink, places: Mapping[int, Strokes]) -> Strokes | None:
-    """Neutral ink, but for black areas, in the colour of the references' lines: of figures before places, label by label.
+    """Neutral ink, but for black areas, in the colour of the references' lines, label by label.
 
     ink: of a drawing. places: what is known of labels of the place; what is drawn in the same ink is as strong.
     """
-    own = [_ink_colour(reference) for reference in shot.references]
-    figures = [r for r, reference in enumerate(shot.references) if reference.role != "background"]
-    groups = [figures or list(range(len(own)))]
+    # Lines of a plate are thin and few, and patterns many: it tells by its drawing alone.
+    unknown = 0, np.zeros(3)
+    own = [unknown if reference.role == "background" else _ink_colour(reference) for reference in shot.references]
+    groups = [list(range(len(own)))]
     ways = {} if shot.labels is None else dict.fromkeys(sorted(present), 0)
     for label in ways:
         assert shot.labels is not None
@@ -296,7 +297,7 @@ def _coloured(shot: Shot, present: Sequence[int], ink: Ink, places: Mapping[int,
     colours = np.full((len(groups), KINDS, 3), np.nan, np.float32)
     shares = np.ones((len(groups), KINDS, 256), np.float32)
     for way, group in enumerate(groups):
-        count, colour = max((own[r] for r in group), key=lambda x: x[0], default=(0, np.zeros(3)))
+        count, colour = max((own[r] for r in group), key=lambda x: x[0], default=unknown)
         if count < FEW:
             continue
         same = [place for place in places.values() if (np.abs(place.colours[0] - colour).max(axis=1) <= SAME).any()]
