@@ -176,6 +176,16 @@ def test_outlines_of_a_figure_are_its_own_where_they_lie_on_the_place():
     np.testing.assert_allclose(np.median(made[ring], axis=0), BLUE, atol=12)
 
 
+def test_hundreds_of_labels_may_share_a_sheet():
+    numbers = np.arange(1, 301)
+    labels = np.resize(numbers, WIDTH) * np.ones((1, HEIGHT, 1), int)
+    shot = Shot(sketch(AT, 3)[None], [cut_out(BROWN)], Labels(labels, {int(n): (0,) for n in numbers}))
+    strokes = told(shot, tuple(numbers.tolist()))
+    assert strokes is not None
+    made = strokes.over(Ink.of(sketch(AT, 3)), fills(AT), labels[0])
+    np.testing.assert_allclose(np.median(made[sketch(AT, 3).max(axis=2) == 0], axis=0), BROWN, atol=12)
+
+
 def test_a_picture_that_may_be_a_plate_does_not_tell_of_figures():
     shot = Shot(sketch(AT, 5)[None], [Reference(lined(fills(AT), AT, 2, BROWN)), cut_out(BLUE)])
     strokes = told(shot)

@@ -15,7 +15,7 @@ import numpy as np
 from timecolor.finish.ink import GRAIN, LINE, Ink
 from timecolor.finish.pixels import largest
 from timecolor.propagation import standing
-from timecolor.shapes import Bool, Float, UInt8
+from timecolor.shapes import Bool, Float, Int, UInt8
 from timecolor.shot import Reference, Shot
 from timecolor.sketch import reference_lines, without_lines
 
@@ -23,7 +23,7 @@ HUED = 0.3  # ink is red, green or blue where its channels differ by this share 
 DEPTHS, DEEP = 8, 1.0  # steps of how much ink is around, and how far that is looked at, in pixels of a 480-line picture
 WIDE, HEAVY = 3.0, 160  # it is heavy ink, a pupil or where lines meet, where, so far around, this much of 255 is ink
 HUES, KINDS = 4, 12  # neutral, red, green and blue lines, then heavy ink, then black areas, which hold a disc so far around
-TRIED = 3  # pairs of a coloured frame and a drawing that it may be of, the likeliest
+TRIED = 3  # pairs of a coloured frame and a drawing that it may be of, the likeliest first, till one tells
 SHARP = 0.7  # a coloured frame of less than this share of the sketch's size is too soft to tell how strong its lines are
 MOST, THERE = 0.05, 0.25  # so many of the pixels of ink, the most inked in a coloured frame, tell its colour, if as inked as that
 USUAL = 1e6  # squared levels, a hundred pixels or so, that speak for what the whole line tells against one step of depth
@@ -73,9 +73,9 @@ class Strokes:
         # A picture that does not say what it is may be a plate where cut-outs or sheets lie beside it.
         frames_only = len(lines) == len(shot.references)
         frames = [r for r in lines if shot.references[r].role == "frame" or (frames_only and shot.references[r].role is None)]
-        told, strokes = _best(_told(*pair) for pair in _pairs(shot, frames, lines, drawings, of_frame))
-        if told:
-            return strokes
+        told = _first(_told(*pair) for pair in _pairs(shot, frames, lines, drawings, of_frame))
+        if told is not None:
+            return told.strokes
         places = _places(shot, lines, drawings, of_frame, present)
         most = of_frame.index(int(np.argmin([drawing.mean() for drawing in drawings])))
         return _coloured(shot, present, Ink.of(shot.sketch[most : most + 1][0]), places)
@@ -94,9 +94,9 @@ class Strokes:
         out.reshape(-1, 3)[at] = (below + share * (colour - below) + 0.5).astype(np.uint8)
         return out
 
-    def _ways(self, labels: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+    def _ways(self, labels: np.ndarray) -> Int[np.ndarray, "h w"]:
         """The way of each pixel; figures reach as far onto the place as their outlines may."""
-        behind, found = np.isin(labels, list(self.places)).astype(np.uint8), np.zeros(labels.shape, np.uint8)
+        behind, found = np.isin(labels, list(self.places)).astype(np.uint8), np.zeros(labels.shape, np.int32)
         side = 2 * round(OUTLINE * max(1.0, min(labels.shape) / 480)) + 1
         for label in sorted(self.ways, key=lambda label: label not in self.places):
             mine = (labels == label).astype(np.uint8)
@@ -136,12 +136,18 @@ def _pairs(
         yield _Pair(shot.references[r].image, shot.sketch[frame : frame + 1][0], within)
 
 
-def _best(found: Iterable[tuple[float, Strokes | None]]) -> tuple[float, Strokes | None]:
-    return max(found, key=lambda x: x[0], default=(0.0, None))
+class _Told(NamedTuple):
+    """What a pair tells; None = that lines stay as they are."""
+
+    strokes: Strokes | None
 
 
-def _told(coloured: np.ndarray, drawing: np.ndarray, within: np.ndarray | None = None) -> tuple[float, Strokes | None]:
-    """How much of a drawing's ink a coloured picture tells of, and what; None = it stays as it is. See `_Pair`."""
+def _first(found: Iterable[_Told | None]) -> _Told | None:
+    return next((told for told in found if told is not None), None)
+
+
+def _told(coloured: np.ndarray, drawing: np.ndarray, within: np.ndarray | None = None) -> _Told | None:
+    """What a coloured picture tells of the lines of a drawing; None = nothing: it may be of another. See `_Pair`."""
     height, width = drawing.shape[:2]
     if coloured.shape != drawing.shape:
         how = cv2.INTER_AREA if len(coloured) > height else cv2.INTER_CUBIC
@@ -150,25 +156,24 @@ def _told(coloured: np.ndarray, drawing: np.ndarray, within: np.ndarray | None =
     inked = ink.opacity > GRAIN if within is None else (ink.opacity > GRAIN) & within
     lines = _lines(coloured)
     seen = inked & _agreed(lines, ink.opacity)
-    told = float(seen.sum() / max(inked.sum(), 1))
-    if told < ENOUGH or seen.sum() < FEW:
-        return 0.0, None
+    if seen.sum() < max(FEW, ENOUGH * inked.sum()):
+        return None
     over = cv2.resize(lines, (width, height), interpolation=cv2.INTER_LINEAR)
     fills = without_lines(coloured, np.where(ink.opacity > GRAIN, np.uint8(255), over))
     at = np.flatnonzero(seen)
     strokes, shown = _fitted(ink, coloured, fills, at)
     if shown <= PALEST:
-        return 0.0, None
+        return None
     truth = coloured.reshape(-1, 3)[at].astype(np.float32)
     off, left = (np.square(drawn.reshape(-1, 3)[at] - truth).sum(axis=1) for drawn in (strokes.over(ink, fills), ink.over(fills)))
     kind = _folded(_looked_at(ink, at)[0])
     off, left, count = (np.bincount(kind, x, KINDS - HUES) for x in (off, left, np.ones(len(at))))
     as_good = (left <= AS_GOOD * off + 3 * ALIKE**2 * count) | (count < FEW)
     if as_good.all():
-        return told, None
+        return _Told(None)
     as_good = np.concatenate([as_good, as_good[HUES:]])
     strokes.colours[0, as_good], strokes.shares[0, as_good] = np.nan, 1
-    return told, strokes
+    return _Told(strokes)
 
 
 def _folded(kind: np.ndarray) -> np.ndarray:
@@ -272,9 +277,9 @@ def _places(
     for number in (r for r in lines if shot.references[r].role == "background"):
         mine = [label for label in present if shot.labels.references_of(label) == (number,)]
         if mine:
-            _, strokes = _best(_told(*pair) for pair in _pairs(shot, [number], lines, drawings, of_frame, mine))
-            if strokes is not None:
-                found |= dict.fromkeys(mine, strokes)
+            told = _first(_told(*pair) for pair in _pairs(shot, [number], lines, drawings, of_frame, mine))
+            if told is not None and told.strokes is not None:
+                found |= dict.fromkeys(mine, told.strokes)
     return found
 
 
