@@ -32,16 +32,17 @@ MAY_IMPORT = {
     "sampling": "shapes denoiser",
     # pictures
     "sketch": "shapes shot",
-    "codec": "shapes geometry denoiser shot sketch",
     "propagation": "shapes",
-    "finish": "shapes shot sketch propagation choice",
+    "pairing": "shapes shot sketch propagation",
+    "codec": "shapes geometry denoiser shot sketch propagation pairing",
+    "finish": "shapes shot sketch propagation pairing choice",
     "trust": "shapes propagation choice finish",
     "alignment": "shapes matcher",
     "matching": "shapes geometry denoiser matcher sketch propagation finish alignment",
     # the façade
     "models": "shapes geometry choice denoiser toon matcher diffusion weights cogvideox codec propagation",
     "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation"
-    " matching trust",
+    " pairing matching trust",
     # files
     "media": "shot",
     "shotfiles": "shot media",
@@ -51,7 +52,7 @@ MAY_IMPORT = {
     "train": "shapes geometry layout correspondence denoiser toon diffusion cogvideox weights"
     " matcher matching shot sketch codec propagation choice finish trust models colorize media shotfiles world",
     "evaluate": "shapes geometry layout rope correspondence denoiser toon models weights shot sketch codec finish propagation"
-    " choice matcher colorize media shotfiles world train",
+    " pairing choice matcher colorize media shotfiles world train",
     # what people start
     "demo": "shot colorize media shotfiles world evaluate",
     "cli": "__init__ geometry shot sketch colorize media shotfiles train evaluate demo",

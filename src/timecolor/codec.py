@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from timecolor.denoiser import Picture
 from timecolor.geometry import Clip
+from timecolor.pairing import Drawn
 from timecolor.shapes import Float, UInt8
 from timecolor.shot import Reference
 from timecolor.sketch import reference_lines, without_lines
@@ -60,12 +61,19 @@ def encode_hints(pictures: UInt8[np.ndarray, "t k h w 4"]) -> Float[Tensor, "1 t
     return rearrange(torch.cat([colour / 127.5 - 1, ink / 255], dim=-1), "t k h w c -> 1 t k c h w")
 
 
-def letterbox(reference: Reference, clip: Clip, frame: Clip | None = None, ground: int = 0) -> Picture:
+def letterbox(
+    reference: Reference,
+    clip: Clip,
+    frame: Clip | None = None,
+    ground: int = 0,
+    drawn: Drawn | None = None,
+) -> Picture:
     """A reference at the working size, centred with its aspect ratio kept, as it is and parted into fills and lines.
 
     frame: the shot's own size, None = the working one. Bringing a frame to whole tokens stretches it by a pixel or two; a
     reference is fitted into the frame and stretched with it, so that one of the frame's shape fills it.
     ground: grey level around it and behind a cut-out. Black, as published, unless it would be taken for the shot's background.
+    drawn: what a coloured frame was made on, which tells what its lines are. None = they are sought.
     """
     frame = frame or clip
     height, width = reference.image.shape[:2]
@@ -80,7 +88,7 @@ def letterbox(reference: Reference, clip: Clip, frame: Clip | None = None, groun
     if alpha is not None and not alpha.any():
         alpha = None
     ink = reference_lines(image, alpha)
-    fills = without_lines(image, ink, alpha)
+    fills = without_lines(image, ink if drawn is None else drawn.lines(image), alpha)
     box = np.s_[(clip.height - h) // 2 : (clip.height - h) // 2 + h, (clip.width - w) // 2 : (clip.width - w) // 2 + w]
 
     def placed(part: np.ndarray, around: int) -> np.ndarray:
@@ -90,7 +98,8 @@ def letterbox(reference: Reference, clip: Clip, frame: Clip | None = None, groun
 
     whole, bare = (placed(Reference(x, alpha).over(ground), ground) for x in (image, fills))
     shown = np.full((height, width), 255, np.uint8) if reference.alpha is None else reference.alpha
-    return Picture(whole, bare, placed(ink, 0), placed(_resize(shown, *size), 0) > 127)
+    lines = placed(ink, 0)
+    return Picture(whole, bare, lines if drawn is None else drawn.ink(lines), placed(_resize(shown, *size), 0) > 127)
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timecolor import codec, models, propagation, trust
+from timecolor import codec, models, pairing, propagation, trust
 from timecolor.attention import Execution
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Model, Picture, Work
@@ -21,6 +21,7 @@ from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, 
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
 from timecolor.matching import Area, Carrier, Followed, clip_of, with_plate
+from timecolor.pairing import Drawn
 from timecolor.sampling import sample
 from timecolor.shot import Frames, Shot
 from timecolor.sketch import SketchStyle, extract_clip, require_line_art, without_lines
@@ -275,13 +276,18 @@ class Colorizer:
         bare = not self.model.draws_lines and all(r.alpha is not None for r in shot.references)
         pictures = [codec.letterbox(r, working, native, 255 if bare else 0) for r in shot.references]
         whole = {r: pictures[r] for r, reference in enumerate(shot.references) if reference.shows_frame(height, width)}
+        paired = pairing.paired(
+            replace(shot, sketch=sketch), {r: p.lines for r, p in whole.items()}, drawings.sketches, drawings.of_frame
+        )
+        for r, drawn in paired.items():
+            pictures[r] = whole[r] = codec.letterbox(shot.references[r], working, native, 0, drawn)
         tracks: dict[int, list[np.ndarray]] = {}
         for r, picture in enumerate(pictures):
             yield Progress("matching", r, len(pictures))
             if r in whole:
                 tracks[r] = _track(picture, drawings.sketches)
             yield Progress("matching", r + 1, len(pictures))
-        carrying = _Carrying(self.model, shot, whole, tracks, need.working, drawings.labels, 255 if bare else 0)
+        carrying = _Carrying(self.model, shot, whole, tracks, need.working, drawings.labels, 255 if bare else 0, paired)
         finishing = FinishOptions(options.lines, options.finish, options.palette)
         strokes = None
         if options.lines == "match":
@@ -289,7 +295,7 @@ class Colorizer:
             strokes = Strokes.of(
                 replace(shot, sketch=sketch), lines, drawings.sketches, drawings.of_frame, sorted(drawings.labels)
             )
-        finisher = Finisher.of(shot, drawings.labels, finishing, self.model.judge, strokes)
+        finisher = Finisher.of(shot, drawings.labels, finishing, self.model.judge, strokes, paired)
 
         shown, held, made = 0, -1, _Made(np.zeros((1, 1, 3), np.float32))
         for first, stop, colours in self._sample(drawings, pictures, tracks, options):
@@ -566,7 +572,7 @@ class _Carrying:
     """What references tell of each drawing of a shot, set in the place of the embedded model's colours.
 
     whole: pictures that show the frame, at the working size, and tracks: their flows onto each drawing. labels: those present.
-    ground: grey level behind cut-outs.
+    ground: grey level behind cut-outs. paired: the drawings, by reference, on which frames were made.
     """
 
     def __init__(
@@ -578,6 +584,7 @@ class _Carrying:
         working: Clip,
         labels: Iterable[int],
         ground: int,
+        paired: Mapping[int, Drawn],
     ) -> None:
         frames, height, width = shot.sketch.shape[:3]
         native = Clip(frames, height, width)
@@ -587,7 +594,7 @@ class _Carrying:
         self._carrier, self._plates, self._trust = None, {}, model.trust
         if model.matcher is None or not shot.references:
             return
-        self._seen = [codec.letterbox(r, self._fine, native, ground) for r in shot.references]
+        self._seen = [codec.letterbox(r, self._fine, native, ground, paired.get(i)) for i, r in enumerate(shot.references)]
         self._plates = _plates(shot, labels, whole)
         # Frames of the shot are followed cell by cell, also where sheets and a plate lie beside them; a picture that does not say
         # what it is may be a plate, then. Frames that labels name are left to the model and its hints.

@@ -15,6 +15,8 @@ from timecolor.shot import Frames
 
 SketchStyle = Literal["clean", "drawn", "soft", "thick", "extracted"]
 
+LINE_DARKNESS = 60  # of 255: from there on what `reference_lines` finds is a line
+
 # Film has grain at pixel size and soft lines; lines are looked for at a size where they are a few pixels wide.
 _LONGEST_SIDE = 960
 
@@ -185,7 +187,7 @@ def without_lines(
         over = alpha if alpha is None or scale == 1 else cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
         lines = reference_lines(small, over)
         lines = lines if scale == 1 else cv2.resize(lines, (w, h), interpolation=cv2.INTER_LINEAR)
-    gone = lines > 60
+    gone = lines > LINE_DARKNESS
     if alpha is not None:
         gone |= alpha <= 127
     if not gone.any() or gone.all():

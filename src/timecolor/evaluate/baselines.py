@@ -21,6 +21,7 @@ from timecolor.choice import judge
 from timecolor.evaluate import analogy
 from timecolor.finish import Finisher, FinishOptions, Strokes
 from timecolor.geometry import Clip, Compression
+from timecolor.pairing import Drawn, paired
 from timecolor.shapes import Bool, UInt8
 from timecolor.shot import Reference, Shot
 from timecolor.sketch import lines_in, without_lines
@@ -63,7 +64,7 @@ def baseline(name: str, shot: Shot, options: FinishOptions = FinishOptions()) ->
         lines = {picture.index: picture.lines for picture in scene.pictures if picture.whole}
         sketches = [drawing.sketch for drawing in scene.drawings]
         strokes = Strokes.of(scene.shot, lines, sketches, scene.of_frame, sorted(scene.labels))
-    finisher = Finisher.of(scene.shot, scene.labels, options, judge(), strokes)
+    finisher = Finisher.of(scene.shot, scene.labels, options, judge(), strokes, scene.paired)
     made, drawing = [], -1
     colours = method(scene)
     cells, ways = np.zeros(0), []
@@ -130,10 +131,12 @@ class _Picture:
     index: int
 
     @staticmethod
-    def of(reference: Reference, index: int, working: Clip, native: Clip, on_paper: bool) -> "_Picture":
-        """on_paper: the white around it counts as shown, since nothing else tells what is there."""
+    def of(
+        reference: Reference, index: int, working: Clip, native: Clip, on_paper: bool, drawn: Drawn | None = None
+    ) -> "_Picture":
+        """on_paper: the white around it counts as shown, since nothing else tells what is there. drawn: as in `letterbox`."""
         whole = reference.shows_frame(native.height, native.width)
-        boxed = codec.letterbox(reference, working, native, PAPER)
+        boxed = codec.letterbox(reference, working, native, PAPER, drawn)
         known = boxed.shown | on_paper
         fills = without_lines(boxed.fills, np.zeros_like(boxed.lines), np.where(known, np.uint8(255), np.uint8(0)))
         return _Picture(fills, boxed.lines, boxed.shown, known, whole, index)
@@ -150,13 +153,17 @@ class _Drawing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
-    """A shot at the working size. A held drawing is kept once; of_frame: drawing of each frame. labels: those present."""
+    """A shot at the working size. A held drawing is kept once; of_frame: drawing of each frame. labels: those present.
+
+    paired: the drawings that coloured frames by number were made on.
+    """
 
     shot: Shot
-    pictures: Sequence[_Picture]
+    pictures: list[_Picture]
     drawings: list[_Drawing] = field(default_factory=list)
     of_frame: list[int] = field(default_factory=list)
     labels: set[int] = field(default_factory=set)
+    paired: dict[int, Drawn] = field(default_factory=dict)
 
     @staticmethod
     def of(shot: Shot, short_side: int) -> "_Scene":
@@ -174,6 +181,10 @@ class _Scene:
             areas = None if shot.labels is None else np.asarray(shot.labels.video[read]).astype(np.int32)
             for i, sketch in enumerate(codec.shrink(shot.sketch[read], working)):
                 scene._add(sketch, None if areas is None else areas[i])
+        sketches = [drawing.sketch for drawing in scene.drawings]
+        scene.paired.update(paired(scene.shot, {p.index: p.lines for p in scene.pictures if p.whole}, sketches, scene.of_frame))
+        for i, drawn in scene.paired.items():
+            scene.pictures[i] = _Picture.of(cut_outs[i], i, working, native, on_paper, drawn)
         return scene
 
     def _add(self, sketch: np.ndarray, areas: np.ndarray | None) -> None:

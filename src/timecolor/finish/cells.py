@@ -21,6 +21,7 @@ HOLD_INSIDE = 0.3
 # whose colour is no flat colour of its references is believed sooner.
 VARIES, VARIES_NOISE = 2.5, 2.8
 STRAY_VARIES, STRAY_NOISE = 1.0, 1.5
+USUAL = 1.126  # root mean square of a normal vector's length in three dimensions, over its median
 # Up to this share of the frame, and if so much of it is so near to its colour (Lab), a region is closed, and of one flat colour.
 SMALL, MOSTLY, NEAR = 0.05, 0.6, 25.0
 
@@ -176,7 +177,10 @@ class Shading:
 
         large = number >= 6
         # Noise changes from cell to cell, shading does not. Noise is much the same everywhere, so the regions settle it together.
-        noise = float(np.median(size(off - slow)[large])) if large.any() else 0.0
+        # Borders of what is painted without lines are no noise, so each region is asked for what most of its cells have.
+        rough = np.linalg.norm(off - slow, axis=2).reshape(-1)[use]
+        usual = [np.median(rough[area[use] == r]) for r in np.flatnonzero(large)]
+        noise = USUAL * float(np.median(usual)) if usual else 0.0
         enough = np.where(stray, max(STRAY_VARIES, STRAY_NOISE * noise), max(VARIES, VARIES_NOISE * noise))
         return np.flatnonzero(np.where(large, size(slow) > enough, painted))
 

@@ -22,6 +22,7 @@ from timecolor.finish.pixels import painted_in, uint8
 from timecolor.finish.plates import Place, Placed, Plate, plate_of, set_in, take_detail
 from timecolor.finish.strokes import Strokes
 from timecolor.finish.votes import Vote
+from timecolor.pairing import Drawn
 from timecolor.propagation import Way, fetched, resized, warp
 from timecolor.shot import Shot
 
@@ -143,12 +144,16 @@ class Finisher:
         options: FinishOptions = FinishOptions(),
         choose: Choose | None = None,
         strokes: Strokes | None = None,
+        paired: Mapping[int, Drawn] | None = None,
     ) -> "Finisher":
-        """present: the labels that the shot's label video holds. choose, strokes: as in `finish`."""
+        """present: the labels that the shot's label video holds. choose, strokes: as in `finish`.
+
+        paired: the drawings that references by number were made on, where known (`pairing.paired`).
+        """
         height, width = shot.sketch.shape[1:3]
-        labels, present = shot.labels, list(present)
+        labels, present, paired = shot.labels, list(present), paired or {}
         plates = [
-            plate_of(r, height, width, labels and frozenset(k for k in present if i in labels.references_of(k)))
+            plate_of(r, height, width, labels and frozenset(k for k in present if i in labels.references_of(k)), paired.get(i))
             for i, r in enumerate(shot.references)
         ]
         return Finisher(

@@ -10,6 +10,7 @@ import numpy as np
 from timecolor.choice import PLATE
 from timecolor.finish.ink import GRAIN
 from timecolor.finish.pixels import largest, runs
+from timecolor.pairing import Drawn
 from timecolor.shapes import Bool, Float, UInt8
 from timecolor.shot import Reference
 from timecolor.sketch import reference_lines, without_lines
@@ -53,13 +54,21 @@ class Placed(NamedTuple):
     lined: Bool[np.ndarray, "h w"]
 
 
-def plate_of(reference: Reference, height: int, width: int, labels: frozenset[int] | None = None) -> Plate | None:
-    """The reference as a plate, or None where it does not show a whole frame."""
+def plate_of(
+    reference: Reference,
+    height: int,
+    width: int,
+    labels: frozenset[int] | None = None,
+    drawn: Drawn | None = None,
+) -> Plate | None:
+    """The reference as a plate, or None where it does not show a whole frame. drawn: what it was made on, where known."""
     if not reference.shows_frame(height, width):
         return None
     # Lines of the moment that a frame shows must not haunt the others.
     background = reference.role == "background"
-    image = reference.image if background else without_lines(reference.image)
+    image = reference.image
+    if not background:
+        image = without_lines(image, None if drawn is None else drawn.lines(image))
     picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if len(image) > height else cv2.INTER_CUBIC)
     return Plate(picture, labels, lined=_lined(picture) if background else None)
 

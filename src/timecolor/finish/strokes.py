@@ -14,6 +14,7 @@ import numpy as np
 
 from timecolor.finish.ink import GRAIN, LINE, Ink
 from timecolor.finish.pixels import largest
+from timecolor.pairing import frames_of
 from timecolor.propagation import standing
 from timecolor.shapes import Bool, Float, Int, UInt8
 from timecolor.shot import Reference, Shot
@@ -70,10 +71,7 @@ class Strokes:
         lines: of those references by number that show a whole frame, as large as the drawings. of_frame: drawing of each frame.
         present: the labels that the shot's label video holds.
         """
-        # A picture that does not say what it is may be a plate where cut-outs or sheets lie beside it.
-        frames_only = len(lines) == len(shot.references)
-        frames = [r for r in lines if shot.references[r].role == "frame" or (frames_only and shot.references[r].role is None)]
-        told = _first(_told(*pair) for pair in _pairs(shot, frames, lines, drawings, of_frame))
+        told = _first(_told(*pair) for pair in _pairs(shot, frames_of(shot, lines), lines, drawings, of_frame))
         if told is not None:
             return told.strokes
         places = _places(shot, lines, drawings, of_frame, present)

@@ -1,0 +1,123 @@
+"""Which drawing of a shot a coloured frame was made on, and what of the frame is lines then.
+
+Not in the paper. Lines that are sought in a coloured frame are more than was drawn: borders of what is painted without lines, as
+places often are, bars, streaks of rain. Where the drawing is known they need not be sought, and a frame and the drawings that it
+is laid on have the same kind of lines.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from timecolor.propagation import INK, ink, standing
+from timecolor.shapes import Bool, UInt8
+from timecolor.shot import Shot
+from timecolor.sketch import LINE_DARKNESS, reference_lines
+
+TRIED = 3  # drawings that a coloured frame may be of, the likeliest first
+# Up to this short side they are compared. Where the frame is so dark all around, of 255, it does not tell of lines.
+SEEN, BLACK = 360, 70
+# Surroundings, as a share of the height, in which less than this share of the ink lies on lines of the frame are another
+# drawing's; with so much of the ink in such surroundings it is another drawing, and where less of it can be seen nobody knows.
+AROUND, MET, ANOTHER, TOLD = 0.035, 0.6, 0.2, 0.3
+BESIDE = 1.0  # so far beside ink, in pixels of a 480-line picture, what looks like a line of the frame is one
+LINES_SEEN = 720  # long side up to which lines of a frame are sought
+
+
+def frames_of(shot: Shot, whole: Collection[int]) -> list[int]:
+    """References that are coloured frames of the shot, of those by number that show a whole frame.
+
+    One that does not say what it is may be a plate where cut-outs or sheets lie beside it.
+    """
+    frames_only = len(whole) == len(shot.references)
+    return [r for r in whole if shot.references[r].role == "frame" or (frames_only and shot.references[r].role is None)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """The drawing that a coloured frame was made on, uint8 (h, w, 3).
+
+    doubtful: where the frame has other lines than the drawing nevertheless, bool, at any size.
+    """
+
+    drawing: UInt8[np.ndarray, "h w 3"]
+    doubtful: Bool[np.ndarray, "y x"]
+
+    def lines(self, coloured: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
+        """Darkness of the frame's lines, 255 = line: what looks like one and has ink there. coloured: the frame, at any size."""
+        height, width = coloured.shape[:2]
+        lines = _resized(reference_lines(_shrunk(coloured, LINES_SEEN, max)), height, width)
+        side = 2 * round(BESIDE * max(1.0, min(height, width) / 480)) + 1
+        inked = cv2.dilate((ink(_resized(self.drawing, height, width)) > INK).astype(np.uint8), np.ones((side, side), np.uint8))
+        return np.where(self._doubted(height, width), lines, lines * inked)
+
+    def ink(self, lines: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+        """The drawing's `propagation.ink`, as large as lines that were sought in the frame, and those where it is doubtful."""
+        return np.where(self._doubted(*lines.shape), lines, ink(_resized(self.drawing, *lines.shape)))
+
+    def _doubted(self, height: int, width: int) -> np.ndarray:
+        return cv2.resize(self.doubtful.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+
+
+def paired(
+    shot: Shot,
+    lines: Mapping[int, UInt8[np.ndarray, "y x"]],
+    drawings: Sequence[UInt8[np.ndarray, "y x 3"]],
+    of_frame: Sequence[int],
+) -> dict[int, Drawn]:
+    """The drawings on which references by number were made; of other references nothing.
+
+    lines: of those references that show a whole frame, as large as the drawings. of_frame: drawing of each frame.
+    """
+    found = {}
+    for r in frames_of(shot, lines):
+        ranked = np.argsort(standing(lines[r], drawings), kind="stable")[:TRIED].tolist()
+        compared = [compare(shot.references[r].image, shot.sketch[at : at + 1][0]) for at in map(of_frame.index, ranked)]
+        best = min(compared, key=lambda likely: likely.missed)
+        if best.another <= ANOTHER:
+            found[r] = best.drawn
+    return found
+
+
+class Compared(NamedTuple):
+    """A coloured picture beside a drawing: of the ink, what share lies where the picture has no line, and where it has others.
+
+    Both are 1 where nobody can tell.
+    """
+
+    drawn: Drawn
+    missed: float
+    another: float
+
+
+def compare(coloured: UInt8[np.ndarray, "y x 3"], drawing: UInt8[np.ndarray, "h w 3"]) -> Compared:
+    """Whether a coloured picture was made on this drawing."""
+    small = _shrunk(drawing, SEEN)
+    seen = _resized(coloured, *small.shape[:2])
+    inked = ink(small) > 2 * INK
+    light = cv2.dilate(seen.max(axis=2), np.ones((7, 7), np.uint8)) > BLACK
+    own = (inked & light).astype(np.float32)
+    if own.sum() <= TOLD * inked.sum():
+        return Compared(Drawn(drawing, np.zeros(inked.shape, bool)), 1.0, 1.0)
+    met = own * cv2.dilate((reference_lines(seen) > LINE_DARKNESS).astype(np.uint8), np.ones((3, 3), np.uint8))
+    side = 2 * round(AROUND * len(small)) + 1
+    there, both = (cv2.blur(x, (side, side)) for x in (own, met))
+    other = (own > 0) & (both < MET * there)
+    doubtful = cv2.dilate(other.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
+    return Compared(Drawn(drawing, doubtful), float(1 - met.sum() / own.sum()), float(other.sum() / own.sum()))
+
+
+def _shrunk(picture: np.ndarray, size: int, side: Callable[[int, int], int] = min) -> np.ndarray:
+    """A picture whose short side, or long one, is of a size at most."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, size / side(height, width))
+    return _resized(picture, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    if picture.shape[:2] == (height, width):
+        return picture
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if len(picture) > height else cv2.INTER_LINEAR)
