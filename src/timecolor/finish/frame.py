@@ -15,6 +15,7 @@ import numpy as np
 
 from timecolor.choice import PLATE, SOURCES, Choose
 from timecolor.finish.cells import Cells, coarse
+from timecolor.finish.held import Held
 from timecolor.finish.ink import Ink, regions_in
 from timecolor.finish.offers import offers
 from timecolor.finish.palettes import Palette, bound, palette_of, palettes_of, snap
@@ -61,6 +62,7 @@ def finish(
     choose: Choose | None = None,
     placed: Sequence[Placed] = (),
     strokes: Strokes | None = None,
+    held: Sequence[Held] = (),
 ) -> np.ndarray:
     """The final frame, uint8 (h, w, 3).
 
@@ -71,7 +73,7 @@ def finish(
     votes: on the colours of small regions, which `colours` mixes with those around them; of areas that do not overlap, all of one
     grid. choose: between a region's own colour, votes and plates; None = its own.
     placed: pictures that are known to be seen; not where flat fills are asked for. strokes: how the lines are to look, None = as
-    they are.
+    they are. held: coloured frames of which this drawing may hold something; not where lines are left as they are.
     """
     h, w = sketch.shape[:2]
     if options.lines == "model":
@@ -120,7 +122,12 @@ def finish(
         fills = set_in(fills, placed, ink.opacity, areas, loose)
     if options.lines == "none":
         return fills
-    return ink.over(fills) if strokes is None or options.lines == "keep" else strokes.over(ink, fills, labels)
+    if options.lines == "keep":
+        return ink.over(fills)
+    picture = ink.over(fills) if strokes is None else strokes.over(ink, fills, labels)
+    for frame in held:
+        picture = frame.over(picture, ink, fills)
+    return picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +143,7 @@ class Finisher:
     plates: Sequence[Plate]
     choose: Choose | None = None
     strokes: Strokes | None = None
+    held: Sequence[Held] = ()
 
     @staticmethod
     def of(
@@ -163,6 +171,11 @@ class Finisher:
             [plate for plate in plates if plate is not None],
             choose,
             strokes,
+            [
+                Held.of(shot.references[i].image, plate.picture, paired[i])
+                for i, plate in enumerate(plates)
+                if plate and i in paired
+            ],
         )
 
     def __call__(
@@ -197,5 +210,16 @@ class Finisher:
                 picture, lined = warp(picture, flow), fetched(lined, flow)
             placed.append(Placed(picture, place.at, lined))
         return finish(
-            colours, sketch, self.options, self.palette, labels, self.palettes, plates, votes, self.choose, placed, self.strokes
+            colours,
+            sketch,
+            self.options,
+            self.palette,
+            labels,
+            self.palettes,
+            plates,
+            votes,
+            self.choose,
+            placed,
+            self.strokes,
+            self.held,
         )

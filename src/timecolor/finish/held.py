@@ -1,0 +1,71 @@
+"""What a drawing holds of the one that a coloured frame was made on, shown as the frame has it.
+
+Side by side the two drawings tell where nothing has changed. If the fills there are the frame's too, the frame is what the artist
+made of it: with its lines as they became, and with the detail between them.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from timecolor.finish.ink import GRAIN, LINE, Ink
+from timecolor.finish.pixels import largest
+from timecolor.pairing import Drawn
+from timecolor.shapes import Bool, UInt8
+
+COMPARED = 480  # short side, in pixels, up to which drawings are compared
+INKED = 0.25  # of a pixel at that size
+AROUND, SAME = (
+    0.06,
+    0.8,
+)  # so far around, as a share of the height, at least this share of either drawing's ink is the other's too
+# So far around, as a share of the height, bare fills count, of which this share must be within so many levels of the frame's.
+BESIDE, AGREED, ALIKE = 0.02, 0.75, 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """A coloured frame, uint8 (h, w, 3), at the sketch's size, and its fills. ink: bool (h, w), of its drawing."""
+
+    frame: UInt8[np.ndarray, "h w 3"]
+    fills: UInt8[np.ndarray, "h w 3"]
+    ink: Bool[np.ndarray, "h w"]
+
+    @staticmethod
+    def of(image: UInt8[np.ndarray, "y x 3"], fills: UInt8[np.ndarray, "h w 3"], drawn: Drawn) -> "Held":
+        """image: the frame, at any size. fills: as large as its drawing."""
+        height, width = fills.shape[:2]
+        how = cv2.INTER_AREA if len(image) > height else cv2.INTER_CUBIC
+        frame = image if image.shape == fills.shape else cv2.resize(image, (width, height), interpolation=how)
+        return Held(frame, fills, Ink.of(drawn.drawing).opacity >= LINE)
+
+    def over(
+        self, picture: UInt8[np.ndarray, "h w 3"], ink: Ink, fills: UInt8[np.ndarray, "h w 3"]
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """A finished picture with the frame's pixels where it is held. fills: of the picture, without lines."""
+        held = _same(ink.opacity >= LINE, self.ink)
+        if not held.any():
+            return picture
+        bare = (ink.opacity < GRAIN) & ~self.ink
+        alike = bare & (largest(cv2.absdiff(fills, self.fills)) <= ALIKE)
+        side = _side(BESIDE * len(fills))
+        around, agreed = (cv2.blur(x.astype(np.float32), (side, side)) for x in (bare, alike))
+        held &= (agreed >= AGREED * around) & (around > 0)
+        return cv2.copyTo(self.frame, held.view(np.uint8), picture.copy())
+
+
+def _same(mine: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Where two drawings have the same lines around, or none."""
+    height, width = mine.shape
+    scale = min(1.0, COMPARED / min(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    lines = [cv2.resize(x.astype(np.float32), size, interpolation=cv2.INTER_AREA) > INKED for x in (mine, other)]
+    side = _side(AROUND * size[1])
+    shared = cv2.blur((lines[0] & lines[1]).astype(np.float32), (side, side))
+    most = np.maximum(*(cv2.blur(x.astype(np.float32), (side, side)) for x in lines))
+    return cv2.resize((shared >= SAME * most).view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+
+
+def _side(reach: float) -> int:
+    return 2 * round(reach) + 1
