@@ -52,13 +52,14 @@ class Drawn:
         lines = _resized(reference_lines(_shrunk(coloured, LINES_SEEN, max)), height, width)
         side = 2 * round(BESIDE * max(1.0, min(height, width) / 480)) + 1
         inked = cv2.dilate((ink(_resized(self.drawing, height, width)) > INK).astype(np.uint8), np.ones((side, side), np.uint8))
-        return np.where(self._doubted(height, width), lines, lines * inked)
+        return np.where(self.doubted(height, width), lines, lines * inked)
 
     def ink(self, lines: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
         """The drawing's `propagation.ink`, as large as lines that were sought in the frame, and those where it is doubtful."""
-        return np.where(self._doubted(*lines.shape), lines, ink(_resized(self.drawing, *lines.shape)))
+        return np.where(self.doubted(*lines.shape), lines, ink(_resized(self.drawing, *lines.shape)))
 
-    def _doubted(self, height: int, width: int) -> np.ndarray:
+    def doubted(self, height: int, width: int) -> Bool[np.ndarray, "h w"]:
+        """`doubtful` at this size."""
         return cv2.resize(self.doubtful.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
 
 
@@ -93,11 +94,15 @@ class Compared(NamedTuple):
     another: float
 
 
-def compare(coloured: UInt8[np.ndarray, "y x 3"], drawing: UInt8[np.ndarray, "h w 3"]) -> Compared:
-    """Whether a coloured picture was made on this drawing."""
+def compare(
+    coloured: UInt8[np.ndarray, "y x 3"], drawing: UInt8[np.ndarray, "h w 3"], within: Bool[np.ndarray, "h w"] | None = None
+) -> Compared:
+    """Whether a coloured picture was made on this drawing. within: where the drawing counts, None = everywhere."""
     small = _shrunk(drawing, SEEN)
     seen = _resized(coloured, *small.shape[:2])
     inked = ink(small) > 2 * INK
+    if within is not None:
+        inked &= cv2.resize(within.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
     light = cv2.dilate(seen.max(axis=2), np.ones((7, 7), np.uint8)) > BLACK
     own = (inked & light).astype(np.float32)
     if own.sum() <= TOLD * inked.sum():

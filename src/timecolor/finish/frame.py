@@ -15,7 +15,7 @@ import numpy as np
 
 from timecolor.choice import PLATE, SOURCES, Choose
 from timecolor.finish.cells import Cells, coarse
-from timecolor.finish.held import Held
+from timecolor.finish.held import Held, over_place
 from timecolor.finish.ink import Ink, regions_in
 from timecolor.finish.offers import offers
 from timecolor.finish.palettes import Palette, bound, palette_of, palettes_of, snap
@@ -125,6 +125,9 @@ def finish(
     if options.lines == "keep":
         return ink.over(fills)
     picture = ink.over(fills) if strokes is None else strokes.over(ink, fills, labels)
+    if options.fill != "flat":
+        for place in placed:
+            picture = over_place(picture, sketch, place.picture, place.at)
     for frame in held:
         picture = frame.over(picture, ink, fills)
     return picture

@@ -1,4 +1,4 @@
-"""What a drawing holds of the one that a coloured frame was made on, shown as the frame has it.
+"""What a drawing holds of the one that a coloured frame was made on, as the frame has it; and of a place, as its plate has it.
 
 Side by side the two drawings tell where nothing has changed. If the fills there are the frame's too, the frame is what the artist
 made of it: with its lines as they became, and with the detail between them.
@@ -11,7 +11,8 @@ import numpy as np
 
 from timecolor.finish.ink import GRAIN, LINE, Ink
 from timecolor.finish.pixels import largest
-from timecolor.pairing import Drawn
+from timecolor.finish.strokes import OUTLINE
+from timecolor.pairing import ANOTHER, Drawn, compare
 from timecolor.shapes import Bool, UInt8
 
 COMPARED = 480  # short side, in pixels, up to which drawings are compared
@@ -53,6 +54,21 @@ class Held:
         around, agreed = (cv2.blur(x.astype(np.float32), (side, side)) for x in (bare, alike))
         held &= (agreed >= AGREED * around) & (around > 0)
         return cv2.copyTo(self.frame, held.view(np.uint8), picture.copy())
+
+
+def over_place(
+    picture: UInt8[np.ndarray, "h w 3"],
+    sketch: UInt8[np.ndarray, "h w 3"],
+    plate: UInt8[np.ndarray, "h w 3"],
+    at: Bool[np.ndarray, "h w"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A finished picture with a plate's pixels where the sketch draws the plate's own lines. at: where the plate is seen."""
+    side = _side(OUTLINE * max(1.0, min(at.shape) / 480))
+    mine = cv2.erode(at.view(np.uint8), np.ones((side, side), np.uint8), borderValue=1) > 0
+    seen = compare(plate, sketch, mine)
+    if seen.another > ANOTHER:
+        return picture
+    return cv2.copyTo(plate, (mine & ~seen.drawn.doubted(*at.shape)).view(np.uint8), picture.copy())
 
 
 def _same(mine: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
