@@ -18,11 +18,13 @@ from timecolor.shot import Shot
 from timecolor.sketch import LINE_DARKNESS, reference_lines
 
 TRIED = 3  # drawings that a coloured frame may be of, the likeliest first
-# Up to this short side they are compared. Where the frame is so dark all around, of 255, it does not tell of lines.
-SEEN, BLACK = 360, 70
+# Up to this short side they are compared. Where the frame is so dark all around, of 255, it does not tell of lines, nor where so
+# much of the surroundings is lines, and not half as much of the drawing's.
+SEEN, BLACK, CROWDED = 360, 70, 0.8
 # Surroundings, as a share of the height, in which less than this share of the ink lies on lines of the frame are another
 # drawing's; with so much of the ink in such surroundings it is another drawing, and where less of it can be seen nobody knows.
 AROUND, MET, ANOTHER, TOLD = 0.035, 0.6, 0.2, 0.3
+LEAST = 6  # pixels, of surroundings in the smallest picture
 BESIDE = 1.0  # so far beside ink, in pixels of a 480-line picture, what looks like a line of the frame is one
 LINES_SEEN = 720  # long side up to which lines of a frame are sought
 
@@ -86,12 +88,14 @@ def paired(
 class Compared(NamedTuple):
     """A coloured picture beside a drawing: of the ink, what share lies where the picture has no line, and where it has others.
 
-    Both are 1 where nobody can tell.
+    Both are 1 where nobody can tell. unseen: where the picture is too dark or full of lines to tell whether ink is its line,
+    bool, at any size.
     """
 
     drawn: Drawn
     missed: float
     another: float
+    unseen: Bool[np.ndarray, "y x"]
 
 
 def compare(
@@ -104,15 +108,19 @@ def compare(
     if within is not None:
         inked &= cv2.resize(within.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
     light = cv2.dilate(seen.max(axis=2), np.ones((7, 7), np.uint8)) > BLACK
-    own = (inked & light).astype(np.float32)
+    side = 2 * round(max(AROUND * len(small), LEAST)) + 1
+    wide = (cv2.dilate(x.astype(np.uint8), np.ones((3, 3), np.uint8)) for x in (reference_lines(seen) > LINE_DARKNESS, inked))
+    (near, lined), (_, drawn) = ((x, cv2.blur(x.astype(np.float32), (side, side))) for x in wide)
+    telling = light & ((lined <= CROWDED) | (lined <= 2 * drawn))
+    own = (inked & telling).astype(np.float32)
+    unseen = cv2.dilate((inked & ~telling).astype(np.uint8), np.ones((side, side), np.uint8)) > 0
     if own.sum() <= TOLD * inked.sum():
-        return Compared(Drawn(drawing, np.zeros(inked.shape, bool)), 1.0, 1.0)
-    met = own * cv2.dilate((reference_lines(seen) > LINE_DARKNESS).astype(np.uint8), np.ones((3, 3), np.uint8))
-    side = 2 * round(AROUND * len(small)) + 1
+        return Compared(Drawn(drawing, np.zeros(inked.shape, bool)), 1.0, 1.0, unseen)
+    met = own * near
     there, both = (cv2.blur(x, (side, side)) for x in (own, met))
     other = (own > 0) & (both < MET * there)
     doubtful = cv2.dilate(other.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
-    return Compared(Drawn(drawing, doubtful), float(1 - met.sum() / own.sum()), float(other.sum() / own.sum()))
+    return Compared(Drawn(drawing, doubtful), float(1 - met.sum() / own.sum()), float(other.sum() / own.sum()), unseen)
 
 
 def _shrunk(picture: np.ndarray, size: int, side: Callable[[int, int], int] = min) -> np.ndarray:

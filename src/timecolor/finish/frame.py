@@ -39,8 +39,9 @@ WIDE, MIXED = 0.002, 0.6
 class FinishOptions:
     """How the final frame is made.
 
-    lines: "match" = the sketch's own lines on top, in the colour and as strong as a coloured frame of the shot has them; "keep" =
-    as they are, to the byte; "none" = the colour layer alone; "model" = the model's picture, only resized.
+    lines: "match" = the sketch's own lines on top, in the colour and as strong as a coloured frame of the shot has them, and what
+    a drawing holds of one as it is there; "keep" = as they are, to the byte; "none" = the colour layer alone; "model" = the
+    model's picture, only resized.
     fill: "flat" = one colour a region; "smooth" = colours vary inside every region; "auto" = only where they vary beyond noise.
     palette: "snap" = a region near a flat colour of its references takes exactly that colour; "free" = colours stay as found.
     """
@@ -73,7 +74,8 @@ def finish(
     votes: on the colours of small regions, which `colours` mixes with those around them; of areas that do not overlap, all of one
     grid. choose: between a region's own colour, votes and plates; None = its own.
     placed: pictures that are known to be seen; not where flat fills are asked for. strokes: how the lines are to look, None = as
-    they are. held: coloured frames of which this drawing may hold something; not where lines are left as they are.
+    they are. held: coloured frames of which this drawing may hold something; neither
+    where lines are left as they are nor where flat fills are asked for.
     """
     h, w = sketch.shape[:2]
     if options.lines == "model":
@@ -125,9 +127,10 @@ def finish(
     if options.lines == "keep":
         return ink.over(fills)
     picture = ink.over(fills) if strokes is None else strokes.over(ink, fills, labels)
-    if options.fill != "flat":
-        for place in placed:
-            picture = over_place(picture, sketch, place.picture, place.at)
+    if options.fill == "flat":
+        return picture
+    for place in placed:
+        picture = over_place(picture, sketch, place.picture, place.at)
     for frame in held:
         picture = frame.over(picture, ink, fills)
     return picture
@@ -174,11 +177,7 @@ class Finisher:
             [plate for plate in plates if plate is not None],
             choose,
             strokes,
-            [
-                Held.of(shot.references[i].image, plate.picture, paired[i])
-                for i, plate in enumerate(plates)
-                if plate and i in paired
-            ],
+            [Held.of(shot.references[i], plate.picture, paired[i]) for i, plate in enumerate(plates) if plate and i in paired],
         )
 
     def __call__(

@@ -14,38 +14,44 @@ from timecolor.finish.pixels import largest
 from timecolor.finish.strokes import OUTLINE
 from timecolor.pairing import ANOTHER, Drawn, compare
 from timecolor.shapes import Bool, UInt8
+from timecolor.shot import Reference
 
 COMPARED = 480  # short side, in pixels, up to which drawings are compared
 INKED = 0.25  # of a pixel at that size
-AROUND, SAME = (
-    0.06,
-    0.8,
-)  # so far around, as a share of the height, at least this share of either drawing's ink is the other's too
+# So far around, as a share of the height, at least this share of either drawing's ink is the other's too.
+AROUND, SAME = 0.06, 0.8
 # So far around, as a share of the height, bare fills count, of which this share must be within so many levels of the frame's.
 BESIDE, AGREED, ALIKE = 0.02, 0.75, 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """A coloured frame, uint8 (h, w, 3), at the sketch's size, and its fills. ink: bool (h, w), of its drawing."""
+    """A coloured frame, uint8 (h, w, 3), at the sketch's size, and its fills. ink: bool (h, w), of its drawing.
+
+    known: bool (h, w), where it shows what that drawing has.
+    """
 
     frame: UInt8[np.ndarray, "h w 3"]
     fills: UInt8[np.ndarray, "h w 3"]
     ink: Bool[np.ndarray, "h w"]
+    known: Bool[np.ndarray, "h w"]
 
     @staticmethod
-    def of(image: UInt8[np.ndarray, "y x 3"], fills: UInt8[np.ndarray, "h w 3"], drawn: Drawn) -> "Held":
-        """image: the frame, at any size. fills: as large as its drawing."""
-        height, width = fills.shape[:2]
+    def of(reference: Reference, fills: UInt8[np.ndarray, "h w 3"], drawn: Drawn) -> "Held":
+        """reference: the frame. fills: as large as its drawing."""
+        image, (height, width) = reference.image, fills.shape[:2]
         how = cv2.INTER_AREA if len(image) > height else cv2.INTER_CUBIC
         frame = image if image.shape == fills.shape else cv2.resize(image, (width, height), interpolation=how)
-        return Held(frame, fills, Ink.of(drawn.drawing).opacity >= LINE)
+        known = ~drawn.doubted(height, width)
+        if reference.alpha is not None:
+            known &= cv2.resize(reference.alpha, (width, height), interpolation=cv2.INTER_NEAREST) == 255
+        return Held(frame, fills, Ink.of(drawn.drawing).opacity >= LINE, known)
 
     def over(
         self, picture: UInt8[np.ndarray, "h w 3"], ink: Ink, fills: UInt8[np.ndarray, "h w 3"]
     ) -> UInt8[np.ndarray, "h w 3"]:
         """A finished picture with the frame's pixels where it is held. fills: of the picture, without lines."""
-        held = _same(ink.opacity >= LINE, self.ink)
+        held = self.known & _same(ink.opacity >= LINE, self.ink)
         if not held.any():
             return picture
         bare = (ink.opacity < GRAIN) & ~self.ink
@@ -68,7 +74,8 @@ def over_place(
     seen = compare(plate, sketch, mine)
     if seen.another > ANOTHER:
         return picture
-    return cv2.copyTo(plate, (mine & ~seen.drawn.doubted(*at.shape)).view(np.uint8), picture.copy())
+    dark = cv2.resize(seen.unseen.view(np.uint8), at.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return cv2.copyTo(plate, (mine & ~dark & ~seen.drawn.doubted(*at.shape)).view(np.uint8), picture.copy())
 
 
 def _same(mine: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

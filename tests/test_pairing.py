@@ -1,0 +1,178 @@
+"""Which drawing a coloured frame was made on, and what follows from it."""
+
+import cv2
+import numpy as np
+import pytest
+
+from timecolor import codec
+from timecolor.finish import Finisher, FinishOptions
+from timecolor.finish.held import Held, over_place
+from timecolor.finish.ink import Ink
+from timecolor.geometry import Clip
+from timecolor.pairing import ANOTHER, Drawn, compare, frames_of, paired
+from timecolor.shot import Reference, Shot
+from timecolor.sketch import reference_lines
+
+HEIGHT, WIDTH = 160, 240
+SKIN, COAT, WALL, BAR = (230, 190, 160), (60, 90, 200), (200, 210, 190), (200, 40, 40)
+
+
+def figure(
+    x: int, paper=(255, 255, 255), skin=(255, 255, 255), coat=(255, 255, 255), ink: tuple[int, ...] | None = (20, 20, 20)
+) -> np.ndarray:
+    """A head on a coat, drawn or coloured, uint8 (h, w, 3). ink: None = fills alone."""
+    image = np.full((HEIGHT, WIDTH, 3), paper, np.uint8)
+    cv2.rectangle(image, (x - 25, 85), (x + 25, 150), coat, -1)
+    cv2.rectangle(image, (x - 25, 85), (x + 25, 150), ink or coat, 2)
+    cv2.circle(image, (x, 60), 24, skin, -1)
+    cv2.circle(image, (x, 60), 24, ink or skin, 2)
+    return image
+
+
+def coloured(x: int, ink: tuple[int, ...] | None = (20, 20, 20)) -> np.ndarray:
+    """The same before a wall with bars that no drawing has."""
+    image = figure(x, WALL, SKIN, COAT, ink)
+    wall = (image == WALL).all(axis=2)
+    for left in (20, 200, 225):
+        bar = np.zeros((HEIGHT, WIDTH), bool)
+        bar[:, left : left + 3] = True
+        image[bar & wall] = BAR
+    return image
+
+
+def pairs(shot: Shot) -> dict[int, Drawn]:
+    drawings = list(shot.sketch[0 : shot.sketch.shape[0]])
+    whole = {r: one for r, one in enumerate(shot.references) if one.shows_frame(HEIGHT, WIDTH)}
+    return paired(shot, {r: reference_lines(one.image) for r, one in whole.items()}, drawings, range(len(drawings)))
+
+
+def test_a_frame_is_paired_with_its_own_drawing():
+    sketch = np.stack([figure(x) for x in (80, 100, 120)])
+    found = pairs(Shot(sketch, [Reference(coloured(x), role="frame") for x in (100, 80)]))
+    assert [r for r in sorted(found)] == [0, 1]
+    assert np.array_equal(found[0].drawing, sketch[1])
+    assert np.array_equal(found[1].drawing, sketch[0])
+
+
+def test_a_frame_of_another_moment_is_paired_with_none():
+    assert not pairs(Shot(np.stack([figure(x) for x in (80, 120)]), [Reference(coloured(100), role="frame")]))
+
+
+def test_a_plate_a_sheet_and_a_frame_of_unknown_role_beside_a_cut_out_are_no_frames():
+    image, alpha = coloured(100), np.zeros((HEIGHT, WIDTH), np.uint8)
+    alpha[40:90, 80:120] = 255
+    references = [Reference(image), Reference(image, role="background"), Reference(image, role="frame"), Reference(image, alpha)]
+    shot = Shot(figure(100)[None], references)
+    assert frames_of(shot, [0, 1, 2]) == [2]
+    assert frames_of(Shot(figure(100)[None], references[:1]), [0]) == [0]
+    assert sorted(pairs(shot)) == [2]
+
+
+def test_a_blank_drawing_and_a_frame_too_dark_to_tell_are_paired_with_nothing():
+    blank = np.full((1, HEIGHT, WIDTH, 3), 255, np.uint8)
+    assert not pairs(Shot(blank, [Reference(coloured(100), role="frame")]))
+    night = (coloured(100).astype(int) // 6).astype(np.uint8)
+    assert compare(night, figure(100)).another == 1
+    assert not pairs(Shot(figure(100)[None], [Reference(night, role="frame")]))
+
+
+@pytest.mark.parametrize("scale", [0.5, 3])
+def test_drawing_and_frame_may_be_of_other_sizes(scale):
+    size = round(WIDTH * scale), round(HEIGHT * scale)
+    large = cv2.resize(coloured(100), size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    assert compare(large, figure(100)).another <= ANOTHER < compare(large, figure(112)).another
+
+
+def test_what_moved_since_is_doubted_and_its_lines_are_sought():
+    drawing, frame = figure(70), coloured(70)
+    drawing[:, 120:], frame[:, 120:] = figure(180)[:, 120:], coloured(185)[:, 120:]
+    seen = compare(frame, drawing)
+    doubted = seen.drawn.doubted(HEIGHT, WIDTH)
+    assert doubted[60, 204]  # the rim of the head on the right
+    assert not doubted[:, :110].any()
+    lines = seen.drawn.lines(frame)
+    assert lines[60, 209] > 100  # as the frame has it, where it is doubted
+    assert lines[60, 94] > 100
+    assert not lines[20:140, 20:23].any()  # a bar, on which nobody drew
+
+
+def test_what_was_painted_without_lines_stays_in_the_fills():
+    reference = Reference(coloured(100), role="frame")
+    clip = Clip(1, HEIGHT, WIDTH)
+    known = codec.letterbox(reference, clip, drawn=compare(reference.image, figure(100)).drawn)
+    sought = codec.letterbox(reference, clip)
+    assert np.abs(known.fills[80, 21].astype(int) - BAR).max() <= 10
+    assert np.abs(sought.fills[80, 21].astype(int) - BAR).max() > 60
+    assert np.abs(known.fills[60, 124].astype(int) - 20).max() > 60  # the head's outline is gone
+    assert not known.lines[80, 15:30].any()
+    assert known.lines[60, 124] > 200
+    assert np.array_equal(known.image, sought.image)
+
+
+def test_what_a_drawing_holds_is_the_frame_and_what_moved_is_not():
+    frame = coloured(60, ink=(120, 60, 30))
+    sketch, now = figure(60), figure(60)
+    sketch[:, 130:], now[:, 130:] = figure(170)[:, 130:], figure(182)[:, 130:]
+    frame[:, 130:] = coloured(170, ink=(120, 60, 30))[:, 130:]
+    shot = Shot(np.stack([sketch, now]), [Reference(frame, role="frame")])
+    fills = coloured(60, ink=None)
+    fills[:, 130:] = coloured(182, ink=None)[:, 130:]
+    colours = fills.astype(np.float32) / 255
+    finisher = Finisher.of(shot, paired=pairs(shot))
+    assert finisher.held
+    made = finisher(colours, now)
+    same = (made == frame).all(axis=2)
+    assert same[30:78, 25:95].all()
+    assert same[30:150, 25:95].mean() > 0.95
+    assert not same[30:78, 150:215].all()
+    assert (made[60, 205:207] == (20, 20, 20)).all()  # the head on the right, where it is now, in the sketch's own ink
+    assert np.abs(made[60, 145:148].astype(int) - WALL).max() < 30  # not where it was
+    kept = Finisher.of(shot, options=FinishOptions("keep"), paired=pairs(shot))(colours, now)
+    ink = now.max(axis=2) < 60
+    assert np.array_equal(kept[ink], now[ink])
+    flat = Finisher.of(shot, options=FinishOptions(fill="flat"), paired=pairs(shot))(colours, now)
+    assert np.array_equal(flat[ink], now[ink])
+
+
+def test_lines_held_over_fills_of_another_colour_keep_these():
+    frame, sketch = coloured(100), figure(100)
+    reference = Reference(frame, role="frame")
+    held = Held.of(reference, frame, compare(frame, sketch).drawn)
+    ink, fills = Ink.of(sketch), np.full_like(frame, 90)
+    picture = ink.over(fills)
+    assert np.array_equal(held.over(picture, ink, fills), picture)
+
+
+def test_what_a_frame_does_not_show_is_not_held():
+    frame, sketch = coloured(100), figure(100)
+    alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    alpha[:, 120:] = 0
+    held = Held.of(Reference(frame, alpha, role="frame"), frame, compare(frame, sketch).drawn)
+    ink = Ink.of(sketch)
+    made = held.over(np.full_like(frame, 7), ink, frame)
+    assert (made[:, 120:] == 7).all()
+    assert np.array_equal(made[40:140, 70:110], frame[40:140, 70:110])
+
+
+def test_a_place_shows_its_plates_lines_where_the_sketch_draws_them():
+    plate = figure(60, WALL, SKIN, COAT, ink=(90, 70, 60))
+    sketch, at = figure(60), np.ones((HEIGHT, WIDTH), bool)
+    cv2.circle(sketch, (180, 80), 20, (20, 20, 20), 2)  # a figure
+    at[50:110, 150:210] = False
+    picture = Ink.of(sketch).over(np.full_like(plate, 200))
+    made = over_place(picture, sketch, plate, at)
+    assert np.array_equal(made[:, :130], plate[:, :130])
+    assert np.array_equal(made[50:110, 150:210], picture[50:110, 150:210])
+    other = np.roll(plate, 9, axis=1)
+    assert np.array_equal(over_place(picture, sketch, other, at), picture)
+
+
+def test_ink_before_a_dark_place_is_no_line_of_it():
+    plate = figure(60, WALL, SKIN, COAT)
+    plate[:, 140:] = 25
+    sketch, at = figure(60), np.ones((HEIGHT, WIDTH), bool)
+    cv2.circle(sketch, (180, 80), 20, (20, 20, 20), 2)
+    picture = Ink.of(sketch).over(np.full_like(plate, 200))
+    made = over_place(picture, sketch, plate, at)
+    assert np.array_equal(made[:, :125], plate[:, :125])
+    assert (made[80, 160] == 20).all() or np.array_equal(made[80, 158:163], picture[80, 158:163])
