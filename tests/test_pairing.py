@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from timecolor import codec
-from timecolor.finish import Finisher, FinishOptions
-from timecolor.finish.held import Held, over_place
+from timecolor.finish import Finisher, FinishOptions, plate_of
+from timecolor.finish.held import Held, over, over_place
 from timecolor.finish.ink import Ink
 from timecolor.geometry import Clip
 from timecolor.pairing import ANOTHER, Drawn, compare, frames_of, paired
@@ -43,7 +43,8 @@ def coloured(x: int, ink: tuple[int, ...] | None = (20, 20, 20)) -> np.ndarray:
 def pairs(shot: Shot) -> dict[int, Drawn]:
     drawings = list(shot.sketch[0 : shot.sketch.shape[0]])
     whole = {r: one for r, one in enumerate(shot.references) if one.shows_frame(HEIGHT, WIDTH)}
-    return paired(shot, {r: reference_lines(one.image) for r, one in whole.items()}, drawings, range(len(drawings)))
+    pictures = {r: cv2.resize(one.image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) for r, one in whole.items()}
+    return paired(shot, {r: reference_lines(image) for r, image in pictures.items()}, drawings, range(len(drawings)))
 
 
 def test_a_frame_is_paired_with_its_own_drawing():
@@ -89,11 +90,11 @@ def test_what_moved_since_is_doubted_and_its_lines_are_sought():
     seen = compare(frame, drawing)
     doubted = seen.drawn.doubted(HEIGHT, WIDTH)
     assert doubted[60, 204]  # the rim of the head on the right
-    assert not doubted[:, :110].any()
+    assert not doubted[50:70, 90:98].any()
+    assert doubted[80, 21]  # so what is bare may hide something, too
     lines = seen.drawn.lines(frame)
     assert lines[60, 209] > 100  # as the frame has it, where it is doubted
     assert lines[60, 94] > 100
-    assert not lines[20:140, 20:23].any()  # a bar, on which nobody drew
 
 
 def test_what_was_painted_without_lines_stays_in_the_fills():
@@ -134,24 +135,61 @@ def test_what_a_drawing_holds_is_the_frame_and_what_moved_is_not():
     assert np.array_equal(flat[ink], now[ink])
 
 
+def held_of(frame: np.ndarray, sketch: np.ndarray, fills: np.ndarray | None = None) -> Held:
+    found = Held.of(Reference(frame, role="frame"), frame if fills is None else fills, compare(frame, sketch).drawn)
+    assert found is not None
+    return found
+
+
 def test_lines_held_over_fills_of_another_colour_keep_these():
     frame, sketch = coloured(100), figure(100)
-    reference = Reference(frame, role="frame")
-    held = Held.of(reference, frame, compare(frame, sketch).drawn)
     ink, fills = Ink.of(sketch), np.full_like(frame, 90)
     picture = ink.over(fills)
-    assert np.array_equal(held.over(picture, ink, fills), picture)
+    assert np.array_equal(over(picture, [held_of(frame, sketch)], ink, fills), picture)
 
 
-def test_what_a_frame_does_not_show_is_not_held():
-    frame, sketch = coloured(100), figure(100)
-    alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
-    alpha[:, 120:] = 0
-    held = Held.of(Reference(frame, alpha, role="frame"), frame, compare(frame, sketch).drawn)
-    ink = Ink.of(sketch)
-    made = held.over(np.full_like(frame, 7), ink, frame)
-    assert (made[:, 120:] == 7).all()
-    assert np.array_equal(made[40:140, 70:110], frame[40:140, 70:110])
+def test_a_mouth_that_opens_is_drawn():
+    """Little of a face's ink is its mouth."""
+    fills, closed = coloured(100, ink=None), figure(100)
+    opened = closed.copy()
+    cv2.line(closed, (94, 70), (106, 70), (20, 20, 20), 2)
+    cv2.ellipse(opened, (100, 71), (6, 4), 0, 0, 360, (20, 20, 20), 2)
+    frame = Ink.of(closed).over(fills)
+    ink = Ink.of(opened)
+    made = over(ink.over(fills), [held_of(frame, closed, fills)], ink, fills)
+    assert np.array_equal(made[62:80, 90:110], ink.over(fills)[62:80, 90:110])
+    assert np.array_equal(
+        over(np.zeros_like(frame), [held_of(frame, closed, fills)], Ink.of(closed), fills)[20:140], frame[20:140]
+    )
+
+
+def test_of_several_frames_that_hold_the_nearest_to_the_fills_is_shown():
+    frame, sketch, fills = coloured(100), figure(100), coloured(100, ink=None)
+    darker = frame - np.minimum(frame, 12)
+    near, far = held_of(frame, sketch, fills), held_of(darker, sketch, fills - np.minimum(fills, 12))
+    for frames in ([near, far], [far, near]):
+        made = over(np.zeros_like(frame), frames, Ink.of(sketch), fills)
+        assert np.array_equal(made[20:80, 60:140], frame[20:80, 60:140])
+
+
+def test_a_frame_or_plate_much_smaller_than_the_sketch_does_not_blur_its_lines():
+    small = cv2.resize(coloured(100), (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_AREA)
+    shot = Shot(figure(100)[None], [Reference(small, role="frame")])
+    found = pairs(shot)
+    assert found
+    assert not Finisher.of(shot, paired=found).held
+    sharp = [plate_of(Reference(image, role="background"), HEIGHT, WIDTH) for image in (small, coloured(100))]
+    assert [plate is not None and plate.sharp for plate in sharp] == [False, True]
+
+
+def test_of_two_drawings_that_a_frame_shows_the_fuller_is_its_own():
+    frame = coloured(100)
+    cv2.line(frame, (10, 155), (230, 155), (20, 20, 20), 2)
+    place = np.full_like(frame, 255)
+    cv2.line(place, (10, 155), (230, 155), (20, 20, 20), 2)
+    full = np.minimum(place, figure(100))
+    found = pairs(Shot(np.stack([place, full]), [Reference(frame, role="frame")]))
+    assert np.array_equal(found[0].drawing, full)
 
 
 def test_a_place_shows_its_plates_lines_where_the_sketch_draws_them():
@@ -176,3 +214,19 @@ def test_ink_before_a_dark_place_is_no_line_of_it():
     made = over_place(picture, sketch, plate, at)
     assert np.array_equal(made[:, :125], plate[:, :125])
     assert (made[80, 160] == 20).all() or np.array_equal(made[80, 158:163], picture[80, 158:163])
+
+
+def test_what_crosses_the_lines_of_a_plate_is_drawn():
+    plate = np.full((HEIGHT, WIDTH, 3), WALL, np.uint8)
+    sketch = np.full_like(plate, 255)
+    for image, ink in ((plate, (90, 70, 60)), (sketch, (20, 20, 20))):
+        for y in range(8, HEIGHT, 16):
+            cv2.line(image, (0, y), (WIDTH, y), ink, 2)
+    cv2.line(sketch, (60, 0), (170, HEIGHT), (20, 20, 20), 3)
+    picture = Ink.of(sketch).over(np.full_like(plate, 200))
+    made = over_place(picture, sketch, plate, np.ones((HEIGHT, WIDTH), bool))
+    rope = np.zeros((HEIGHT, WIDTH), np.uint8)
+    cv2.line(rope, (60, 0), (170, HEIGHT), 1, 1)
+    assert (made[rope > 0] == picture[rope > 0]).all(axis=1).mean() > 0.95
+    lined = (sketch[:, 5] < 128).all(axis=1)
+    assert np.array_equal(made[lined, :30], plate[lined, :30])

@@ -98,8 +98,8 @@ def letterbox(
 
     whole, bare = (placed(Reference(x, alpha).over(ground), ground) for x in (image, fills))
     shown = np.full((height, width), 255, np.uint8) if reference.alpha is None else reference.alpha
-    lines = placed(ink, 0)
-    return Picture(whole, bare, lines if drawn is None else drawn.ink(lines), placed(_resize(shown, *size), 0) > 127)
+    lines = ink if drawn is None else drawn.ink(_resize(ink, h, w))
+    return Picture(whole, bare, placed(lines, 0), placed(_resize(shown, *size), 0) > 127)
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

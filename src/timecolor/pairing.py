@@ -26,6 +26,11 @@ SEEN, BLACK, CROWDED = 360, 70, 0.8
 AROUND, MET, ANOTHER, TOLD = 0.035, 0.6, 0.2, 0.3
 LEAST = 6  # pixels, of surroundings in the smallest picture
 BESIDE = 1.0  # so far beside ink, in pixels of a 480-line picture, what looks like a line of the frame is one
+# With more of the ink in surroundings that are another's, bare parts of the drawing may hide what the frame has moved: its lines
+# are sought there, too.
+TRACE = 0.03
+# A run of this many pixels of ink that the picture has no line for, so near to one another, is of something else.
+RUN, TOGETHER = 3, 0.02
 LINES_SEEN = 720  # long side up to which lines of a frame are sought
 
 
@@ -52,9 +57,9 @@ class Drawn:
         """Darkness of the frame's lines, 255 = line: what looks like one and has ink there. coloured: the frame, at any size."""
         height, width = coloured.shape[:2]
         lines = _resized(reference_lines(_shrunk(coloured, LINES_SEEN, max)), height, width)
-        side = 2 * round(BESIDE * max(1.0, min(height, width) / 480)) + 1
-        inked = cv2.dilate((ink(_resized(self.drawing, height, width)) > INK).astype(np.uint8), np.ones((side, side), np.uint8))
-        return np.where(self.doubted(height, width), lines, lines * inked)
+        side = _side(BESIDE * max(1.0, min(height, width) / 480))
+        beside = _widened(ink(_resized(self.drawing, height, width)) > INK, side)
+        return np.where(self.doubted(height, width) | beside, lines, 0).astype(np.uint8)
 
     def ink(self, lines: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
         """The drawing's `propagation.ink`, as large as lines that were sought in the frame, and those where it is doubtful."""
@@ -79,23 +84,24 @@ def paired(
     for r in frames_of(shot, lines):
         ranked = np.argsort(standing(lines[r], drawings), kind="stable")[:TRIED].tolist()
         compared = [compare(shot.references[r].image, shot.sketch[at : at + 1][0]) for at in map(of_frame.index, ranked)]
-        best = min(compared, key=lambda likely: likely.missed)
+        best = max(compared, key=lambda likely: likely.explained)
         if best.another <= ANOTHER:
             found[r] = best.drawn
     return found
 
 
 class Compared(NamedTuple):
-    """A coloured picture beside a drawing: of the ink, what share lies where the picture has no line, and where it has others.
+    """A coloured picture beside a drawing.
 
-    Both are 1 where nobody can tell. unseen: where the picture is too dark or full of lines to tell whether ink is its line,
-    bool, at any size.
+    another: of the ink, what share lies where the picture has other lines; 1 where nobody can tell. explained: pixels of ink with
+    a line of the picture, less those without one. other: where, to the single line, the picture does not show the drawing's ink,
+    or is too dark or full of lines to tell, bool, at any size.
     """
 
     drawn: Drawn
-    missed: float
     another: float
-    unseen: Bool[np.ndarray, "y x"]
+    explained: float
+    other: Bool[np.ndarray, "y x"]
 
 
 def compare(
@@ -110,17 +116,35 @@ def compare(
     light = cv2.dilate(seen.max(axis=2), np.ones((7, 7), np.uint8)) > BLACK
     side = 2 * round(max(AROUND * len(small), LEAST)) + 1
     wide = (cv2.dilate(x.astype(np.uint8), np.ones((3, 3), np.uint8)) for x in (reference_lines(seen) > LINE_DARKNESS, inked))
-    (near, lined), (_, drawn) = ((x, cv2.blur(x.astype(np.float32), (side, side))) for x in wide)
-    telling = light & ((lined <= CROWDED) | (lined <= 2 * drawn))
+    (near, lined), (_, own) = ((x, cv2.blur(x.astype(np.float32), (side, side))) for x in wide)
+    telling = light & ((lined <= CROWDED) | (lined <= 2 * own))
     own = (inked & telling).astype(np.float32)
-    unseen = cv2.dilate((inked & ~telling).astype(np.uint8), np.ones((side, side), np.uint8)) > 0
-    if own.sum() <= TOLD * inked.sum():
-        return Compared(Drawn(drawing, np.zeros(inked.shape, bool)), 1.0, 1.0, unseen)
     met = own * near
+    close = _side(TOGETHER * len(small))
+    runs = _runs(inked & (near == 0), close)
+    other = _widened(inked & ~telling, side) | _widened(runs, close)
+    if own.sum() <= TOLD * inked.sum():
+        return Compared(Drawn(drawing, np.zeros(inked.shape, bool)), 1.0, -np.inf, other)
     there, both = (cv2.blur(x, (side, side)) for x in (own, met))
-    other = (own > 0) & (both < MET * there)
-    doubtful = cv2.dilate(other.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
-    return Compared(Drawn(drawing, doubtful), float(1 - met.sum() / own.sum()), float(other.sum() / own.sum()), unseen)
+    apart = (own > 0) & (both < MET * there)
+    share, doubtful = float(apart.sum() / own.sum()), _widened(apart, side)
+    if share > TRACE:
+        doubtful |= ~_widened(inked, side)
+    return Compared(Drawn(drawing, doubtful), share, float(2 * met.sum() - own.sum()), other)
+
+
+def _runs(pixels: Bool[np.ndarray, "y x"], side: int) -> Bool[np.ndarray, "y x"]:
+    """Those that are not alone."""
+    around = cv2.boxFilter(pixels.astype(np.float32), -1, (side, side), normalize=False)
+    return pixels & (around > RUN - 0.5)
+
+
+def _widened(pixels: Bool[np.ndarray, "y x"], side: int) -> Bool[np.ndarray, "y x"]:
+    return cv2.dilate(pixels.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
+
+
+def _side(reach: float) -> int:
+    return 2 * round(max(reach, 1)) + 1
 
 
 def _shrunk(picture: np.ndarray, size: int, side: Callable[[int, int], int] = min) -> np.ndarray:

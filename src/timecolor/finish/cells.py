@@ -178,8 +178,9 @@ class Shading:
         large = number >= 6
         # Noise changes from cell to cell, shading does not. Noise is much the same everywhere, so the regions settle it together.
         # Borders of what is painted without lines are no noise, so each region is asked for what most of its cells have.
-        rough = np.linalg.norm(off - slow, axis=2).reshape(-1)[use]
-        usual = [np.median(rough[area[use] == r]) for r in np.flatnonzero(large)]
+        rough, ranked = np.linalg.norm(off - slow, axis=2).reshape(-1)[use], np.argsort(area[use], kind="stable")
+        parts = np.split(rough[ranked], np.cumsum(number)[:-1])
+        usual = [np.median(parts[r]) for r in np.flatnonzero(large)]
         noise = USUAL * float(np.median(usual)) if usual else 0.0
         enough = np.where(stray, max(STRAY_VARIES, STRAY_NOISE * noise), max(VARIES, VARIES_NOISE * noise))
         return np.flatnonzero(np.where(large, size(slow) > enough, painted))

@@ -15,7 +15,7 @@ import numpy as np
 
 from timecolor.choice import PLATE, SOURCES, Choose
 from timecolor.finish.cells import Cells, coarse
-from timecolor.finish.held import Held, over_place
+from timecolor.finish.held import Held, over, over_place
 from timecolor.finish.ink import Ink, regions_in
 from timecolor.finish.offers import offers
 from timecolor.finish.palettes import Palette, bound, palette_of, palettes_of, snap
@@ -74,8 +74,8 @@ def finish(
     votes: on the colours of small regions, which `colours` mixes with those around them; of areas that do not overlap, all of one
     grid. choose: between a region's own colour, votes and plates; None = its own.
     placed: pictures that are known to be seen; not where flat fills are asked for. strokes: how the lines are to look, None = as
-    they are. held: coloured frames of which this drawing may hold something; neither
-    where lines are left as they are nor where flat fills are asked for.
+    they are. held: coloured frames of which this drawing may hold something. These, and the lines of
+    what is placed, are not asked where lines are left as they are or fills are to be flat.
     """
     h, w = sketch.shape[:2]
     if options.lines == "model":
@@ -130,10 +130,9 @@ def finish(
     if options.fill == "flat":
         return picture
     for place in placed:
-        picture = over_place(picture, sketch, place.picture, place.at)
-    for frame in held:
-        picture = frame.over(picture, ink, fills)
-    return picture
+        if place.sharp:
+            picture = over_place(picture, sketch, place.picture, place.at)
+    return over(picture, held, ink, fills) if held else picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,6 +169,7 @@ class Finisher:
             plate_of(r, height, width, labels and frozenset(k for k in present if i in labels.references_of(k)), paired.get(i))
             for i, r in enumerate(shot.references)
         ]
+        held = [Held.of(shot.references[i], plate.picture, paired[i]) for i, plate in enumerate(plates) if plate and i in paired]
         return Finisher(
             options,
             palette_of(shot.references) if shot.references and labels is None else None,
@@ -177,7 +177,7 @@ class Finisher:
             [plate for plate in plates if plate is not None],
             choose,
             strokes,
-            [Held.of(shot.references[i], plate.picture, paired[i]) for i, plate in enumerate(plates) if plate and i in paired],
+            [one for one in held if one is not None],
         )
 
     def __call__(
@@ -210,7 +210,7 @@ class Finisher:
             if place.flow is not None:
                 flow = resized(place.flow, *sketch.shape[:2])
                 picture, lined = warp(picture, flow), fetched(lined, flow)
-            placed.append(Placed(picture, place.at, lined))
+            placed.append(Placed(picture, place.at, lined, plate.sharp))
         return finish(
             colours,
             sketch,

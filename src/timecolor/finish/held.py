@@ -4,6 +4,7 @@ Side by side the two drawings tell where nothing has changed. If the fills there
 made of it: with its lines as they became, and with the detail between them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,15 +12,16 @@ import numpy as np
 
 from timecolor.finish.ink import GRAIN, LINE, Ink
 from timecolor.finish.pixels import largest
-from timecolor.finish.strokes import OUTLINE
+from timecolor.finish.strokes import OUTLINE, SHARP
 from timecolor.pairing import ANOTHER, Drawn, compare
 from timecolor.shapes import Bool, UInt8
 from timecolor.shot import Reference
 
 COMPARED = 480  # short side, in pixels, up to which drawings are compared
 INKED = 0.25  # of a pixel at that size
-# So far around, as a share of the height, at least this share of either drawing's ink is the other's too.
-AROUND, SAME = 0.06, 0.8
+# So far around, as a share of the height, at least this share of either drawing's ink is the other's too, and so near fewer than
+# so many pixels of either have none of the other's beside them: a mouth that opens changes little of a face.
+AROUND, SAME, NEARER, CHANGED = 0.06, 0.8, 0.02, 2
 # So far around, as a share of the height, bare fills count, of which this share must be within so many levels of the frame's.
 BESIDE, AGREED, ALIKE = 0.02, 0.75, 16
 
@@ -37,29 +39,39 @@ class Held:
     known: Bool[np.ndarray, "h w"]
 
     @staticmethod
-    def of(reference: Reference, fills: UInt8[np.ndarray, "h w 3"], drawn: Drawn) -> "Held":
-        """reference: the frame. fills: as large as its drawing."""
+    def of(reference: Reference, fills: UInt8[np.ndarray, "h w 3"], drawn: Drawn) -> "Held | None":
+        """reference: the frame; None where it is too small to be as sharp as the sketch. fills: as large as its drawing."""
         image, (height, width) = reference.image, fills.shape[:2]
+        if len(image) < SHARP * height:
+            return None
         how = cv2.INTER_AREA if len(image) > height else cv2.INTER_CUBIC
         frame = image if image.shape == fills.shape else cv2.resize(image, (width, height), interpolation=how)
-        known = ~drawn.doubted(height, width)
-        if reference.alpha is not None:
-            known &= cv2.resize(reference.alpha, (width, height), interpolation=cv2.INTER_NEAREST) == 255
-        return Held(frame, fills, Ink.of(drawn.drawing).opacity >= LINE, known)
+        return Held(frame, fills, Ink.of(drawn.drawing).opacity >= LINE, ~drawn.doubted(height, width))
 
-    def over(
-        self, picture: UInt8[np.ndarray, "h w 3"], ink: Ink, fills: UInt8[np.ndarray, "h w 3"]
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        """A finished picture with the frame's pixels where it is held. fills: of the picture, without lines."""
-        held = self.known & _same(ink.opacity >= LINE, self.ink)
-        if not held.any():
-            return picture
-        bare = (ink.opacity < GRAIN) & ~self.ink
-        alike = bare & (largest(cv2.absdiff(fills, self.fills)) <= ALIKE)
-        side = _side(BESIDE * len(fills))
-        around, agreed = (cv2.blur(x.astype(np.float32), (side, side)) for x in (bare, alike))
-        held &= (agreed >= AGREED * around) & (around > 0)
-        return cv2.copyTo(self.frame, held.view(np.uint8), picture.copy())
+
+def over(
+    picture: UInt8[np.ndarray, "h w 3"], frames: Sequence[Held], ink: Ink, fills: UInt8[np.ndarray, "h w 3"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A finished picture with the pixels of coloured frames where these are held, of the one that is nearest to its fills.
+
+    ink, fills: of the picture.
+    """
+    mine, side = ink.opacity >= LINE, _side(BESIDE * len(fills))
+    made, nearest = picture.copy(), np.full(mine.shape, np.inf, np.float32)
+    for held in frames:
+        same = held.known & _same(mine, held.ink)
+        if not same.any():
+            continue
+        bare = (ink.opacity < GRAIN) & ~held.ink
+        off = largest(cv2.absdiff(fills, held.fills))
+        around, alike, apart = (
+            cv2.blur(x.astype(np.float32), (side, side)) for x in (bare, bare & (off <= ALIKE), np.where(bare, off, 0))
+        )
+        apart /= np.maximum(around, 1e-6)
+        same &= (alike >= AGREED * around) & (around > 0) & (apart < nearest)
+        nearest[same] = apart[same]
+        made = cv2.copyTo(held.frame, same.view(np.uint8), made)
+    return made
 
 
 def over_place(
@@ -74,8 +86,8 @@ def over_place(
     seen = compare(plate, sketch, mine)
     if seen.another > ANOTHER:
         return picture
-    dark = cv2.resize(seen.unseen.view(np.uint8), at.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-    return cv2.copyTo(plate, (mine & ~dark & ~seen.drawn.doubted(*at.shape)).view(np.uint8), picture.copy())
+    other = cv2.resize(seen.other.view(np.uint8), at.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return cv2.copyTo(plate, (mine & ~other & ~seen.drawn.doubted(*at.shape)).view(np.uint8), picture.copy())
 
 
 def _same(mine: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -84,11 +96,14 @@ def _same(mine: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]) -> Bool
     scale = min(1.0, COMPARED / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     lines = [cv2.resize(x.astype(np.float32), size, interpolation=cv2.INTER_AREA) > INKED for x in (mine, other)]
-    side = _side(AROUND * size[1])
+    side, near = _side(AROUND * size[1]), _side(NEARER * size[1])
     shared = cv2.blur((lines[0] & lines[1]).astype(np.float32), (side, side))
     most = np.maximum(*(cv2.blur(x.astype(np.float32), (side, side)) for x in lines))
-    return cv2.resize((shared >= SAME * most).view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    wide = [cv2.dilate(x.view(np.uint8), np.ones((3, 3), np.uint8)) > 0 for x in lines]
+    changed = (lines[0] & ~wide[1]) | (lines[1] & ~wide[0])
+    few = cv2.boxFilter(changed.astype(np.float32), -1, (near, near), normalize=False) < CHANGED - 0.5
+    return cv2.resize((few & (shared >= SAME * most)).view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
 
 
 def _side(reach: float) -> int:
-    return 2 * round(reach) + 1
+    return 2 * round(max(reach, 1)) + 1

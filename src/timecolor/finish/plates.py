@@ -10,6 +10,7 @@ import numpy as np
 from timecolor.choice import PLATE
 from timecolor.finish.ink import GRAIN
 from timecolor.finish.pixels import largest, runs
+from timecolor.finish.strokes import SHARP
 from timecolor.pairing import Drawn
 from timecolor.shapes import Bool, Float, UInt8
 from timecolor.shot import Reference
@@ -28,7 +29,7 @@ class Plate:
 
     labels: those whose areas it may colour, None = all. way: `choice.PLATE` = as it stands, from there on along which flow.
     misfit: how badly its lines then lie on the sketch's, at any size; None = not known. lined: where its own lines are, of a
-    background plate.
+    background plate. sharp: it was large enough for these to be as sharp as the sketch's.
     """
 
     picture: np.ndarray
@@ -36,6 +37,7 @@ class Plate:
     way: int = PLATE
     misfit: Float[np.ndarray, "y x"] | None = None
     lined: Bool[np.ndarray, "h w"] | None = None
+    sharp: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,11 +49,15 @@ class Place:
 
 
 class Placed(NamedTuple):
-    """A picture, uint8, that is known to be seen, and where. lined: where it has lines of its own, not wanted near drawn ones."""
+    """A picture, uint8, that is known to be seen, and where. lined: where it has lines of its own, not wanted near drawn ones.
+
+    sharp: as of `Plate`.
+    """
 
     picture: UInt8[np.ndarray, "h w 3"]
     at: Bool[np.ndarray, "h w"]
     lined: Bool[np.ndarray, "h w"]
+    sharp: bool = True
 
 
 def plate_of(
@@ -70,7 +76,8 @@ def plate_of(
     if not background:
         image = without_lines(image, None if drawn is None else drawn.lines(image))
     picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if len(image) > height else cv2.INTER_CUBIC)
-    return Plate(picture, labels, lined=_lined(picture) if background else None)
+    sharp = len(reference.image) >= SHARP * height
+    return Plate(picture, labels, lined=_lined(picture) if background else None, sharp=sharp)
 
 
 def _lined(picture: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
@@ -120,7 +127,7 @@ def set_in(fills: np.ndarray, placed: Sequence[Placed], opacity: np.ndarray, are
     """
     near = 2 * round(OVER * len(fills) / 480) + 1
     bare = cv2.dilate((opacity > GRAIN).astype(np.uint8), np.ones((near, near), np.uint8)) == 0
-    for picture, at, lined in placed:
+    for picture, at, lined, _ in placed:
         shown = at & (bare | ~lined)
         _even_out(fills, picture, areas, at, shown, loose)
         fills = cv2.copyTo(picture, shown.view(np.uint8), fills)
