@@ -50,7 +50,7 @@ def pairs(shot: Shot) -> dict[int, Drawn]:
 def test_a_frame_is_paired_with_its_own_drawing():
     sketch = np.stack([figure(x) for x in (80, 100, 120)])
     found = pairs(Shot(sketch, [Reference(coloured(x), role="frame") for x in (100, 80)]))
-    assert [r for r in sorted(found)] == [0, 1]
+    assert sorted(found) == [0, 1]
     assert np.array_equal(found[0].drawing, sketch[1])
     assert np.array_equal(found[1].drawing, sketch[0])
 
@@ -213,7 +213,7 @@ def test_ink_before_a_dark_place_is_no_line_of_it():
     picture = Ink.of(sketch).over(np.full_like(plate, 200))
     made = over_place(picture, sketch, plate, at)
     assert np.array_equal(made[:, :125], plate[:, :125])
-    assert (made[80, 160] == 20).all() or np.array_equal(made[80, 158:163], picture[80, 158:163])
+    assert np.array_equal(made[80, 158:163], picture[80, 158:163])
 
 
 def test_what_crosses_the_lines_of_a_plate_is_drawn():

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from einops import rearrange
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 
 from timecolor.denoiser import Picture
 from timecolor.geometry import Clip
-from timecolor.pairing import Drawn
+from timecolor.pairing import Drawn, resized
 from timecolor.shapes import Float, UInt8
 from timecolor.shot import Reference
 from timecolor.sketch import reference_lines, without_lines
@@ -52,7 +51,7 @@ def encode_reference(picture: Picture) -> Float[Tensor, "1 1 4 h w"]:
 
 def shrink(frames: UInt8[np.ndarray, "t h w 3"], clip: Clip) -> UInt8[np.ndarray, "t y x 3"]:
     """Frames at the working size, by area, as training sees them."""
-    return np.stack([_resize(frame, clip.height, clip.width) for frame in frames])
+    return np.stack([resized(frame, clip.height, clip.width) for frame in frames])
 
 
 def encode_hints(pictures: UInt8[np.ndarray, "t k h w 4"]) -> Float[Tensor, "1 t k 4 h w"]:
@@ -83,8 +82,8 @@ def letterbox(
     # Lines are found and taken out where they are still lines, then everything is shrunk.
     finer = min(1.0, max(max(h, w), LINES_FOUND_AT) / max(height, width))
     size = max(1, round(height * finer)), max(1, round(width * finer))
-    image = _resize(reference.image, *size)
-    alpha = None if reference.alpha is None else _resize(reference.alpha, *size)
+    image = resized(reference.image, *size)
+    alpha = None if reference.alpha is None else resized(reference.alpha, *size)
     if alpha is not None and not alpha.any():
         alpha = None
     ink = reference_lines(image, alpha)
@@ -93,17 +92,10 @@ def letterbox(
 
     def placed(part: np.ndarray, around: int) -> np.ndarray:
         canvas = np.full((clip.height, clip.width, *part.shape[2:]), around, np.uint8)
-        canvas[box] = _resize(part, h, w)
+        canvas[box] = resized(part, h, w)
         return canvas
 
     whole, bare = (placed(Reference(x, alpha).over(ground), ground) for x in (image, fills))
     shown = np.full((height, width), 255, np.uint8) if reference.alpha is None else reference.alpha
-    lines = ink if drawn is None else drawn.ink(_resize(ink, h, w))
-    return Picture(whole, bare, placed(lines, 0), placed(_resize(shown, *size), 0) > 127)
-
-
-def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    if image.shape[:2] == (height, width):
-        return image
-    smaller = height < image.shape[0]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    lines = ink if drawn is None else drawn.ink(resized(ink, h, w))
+    return Picture(whole, bare, placed(lines, 0), placed(resized(shown, *size), 0) > 127)

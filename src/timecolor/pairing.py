@@ -24,7 +24,7 @@ SEEN, BLACK, CROWDED = 360, 70, 0.8
 # Surroundings, as a share of the height, in which less than this share of the ink lies on lines of the frame are another
 # drawing's; with so much of the ink in such surroundings it is another drawing, and where less of it can be seen nobody knows.
 AROUND, MET, ANOTHER, TOLD = 0.035, 0.6, 0.2, 0.3
-LEAST = 6  # pixels, of surroundings in the smallest picture
+LEAST = 6.0  # pixels, of surroundings in the smallest picture
 BESIDE = 1.0  # so far beside ink, in pixels of a 480-line picture, what looks like a line of the frame is one
 # With more of the ink in surroundings that are another's, bare parts of the drawing may hide what the frame has moved: its lines
 # are sought there, too.
@@ -54,20 +54,23 @@ class Drawn:
     doubtful: Bool[np.ndarray, "y x"]
 
     def lines(self, coloured: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
-        """Darkness of the frame's lines, 255 = line: what looks like one and has ink there. coloured: the frame, at any size."""
+        """Darkness of the frame's lines, 255 = line: what looks like one and has ink there, or where that is doubtful.
+
+        coloured: the frame, at any size.
+        """
         height, width = coloured.shape[:2]
-        lines = _resized(reference_lines(_shrunk(coloured, LINES_SEEN, max)), height, width)
-        side = _side(BESIDE * max(1.0, min(height, width) / 480))
-        beside = _widened(ink(_resized(self.drawing, height, width)) > INK, side)
-        return np.where(self.doubted(height, width) | beside, lines, 0).astype(np.uint8)
+        lines = resized(reference_lines(_shrunk(coloured, LINES_SEEN, max)), height, width)
+        side = box(BESIDE * max(1.0, min(height, width) / 480))
+        beside = _widened(ink(resized(self.drawing, height, width)) > INK, side)
+        return np.where(self.doubted(height, width) | beside, lines, np.uint8(0))
 
     def ink(self, lines: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
         """The drawing's `propagation.ink`, as large as lines that were sought in the frame, and those where it is doubtful."""
-        return np.where(self.doubted(*lines.shape), lines, ink(_resized(self.drawing, *lines.shape)))
+        return np.where(self.doubted(*lines.shape), lines, ink(resized(self.drawing, *lines.shape)))
 
     def doubted(self, height: int, width: int) -> Bool[np.ndarray, "h w"]:
         """`doubtful` at this size."""
-        return cv2.resize(self.doubtful.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+        return mask_at(self.doubtful, height, width)
 
 
 def paired(
@@ -109,18 +112,18 @@ def compare(
 ) -> Compared:
     """Whether a coloured picture was made on this drawing. within: where the drawing counts, None = everywhere."""
     small = _shrunk(drawing, SEEN)
-    seen = _resized(coloured, *small.shape[:2])
+    seen = resized(coloured, *small.shape[:2])
     inked = ink(small) > 2 * INK
     if within is not None:
-        inked &= cv2.resize(within.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+        inked &= mask_at(within, *inked.shape)
     light = cv2.dilate(seen.max(axis=2), np.ones((7, 7), np.uint8)) > BLACK
-    side = 2 * round(max(AROUND * len(small), LEAST)) + 1
+    side = box(max(AROUND * len(small), LEAST))
     wide = (cv2.dilate(x.astype(np.uint8), np.ones((3, 3), np.uint8)) for x in (reference_lines(seen) > LINE_DARKNESS, inked))
-    (near, lined), (_, own) = ((x, cv2.blur(x.astype(np.float32), (side, side))) for x in wide)
-    telling = light & ((lined <= CROWDED) | (lined <= 2 * own))
+    (near, lined), (_, drawn) = ((x, cv2.blur(x.astype(np.float32), (side, side))) for x in wide)
+    telling = light & ((lined <= CROWDED) | (lined <= 2 * drawn))
     own = (inked & telling).astype(np.float32)
     met = own * near
-    close = _side(TOGETHER * len(small))
+    close = box(TOGETHER * len(small))
     runs = _runs(inked & (near == 0), close)
     other = _widened(inked & ~telling, side) | _widened(runs, close)
     if own.sum() <= TOLD * inked.sum():
@@ -143,7 +146,8 @@ def _widened(pixels: Bool[np.ndarray, "y x"], side: int) -> Bool[np.ndarray, "y 
     return cv2.dilate(pixels.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
 
 
-def _side(reach: float) -> int:
+def box(reach: float) -> int:
+    """The side, in pixels, of what reaches so far to all sides, one pixel at least."""
     return 2 * round(max(reach, 1)) + 1
 
 
@@ -151,10 +155,16 @@ def _shrunk(picture: np.ndarray, size: int, side: Callable[[int, int], int] = mi
     """A picture whose short side, or long one, is of a size at most."""
     height, width = picture.shape[:2]
     scale = min(1.0, size / side(height, width))
-    return _resized(picture, max(1, round(height * scale)), max(1, round(width * scale)))
+    return resized(picture, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
-def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture at a size, by area where that is smaller."""
     if picture.shape[:2] == (height, width):
         return picture
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if len(picture) > height else cv2.INTER_LINEAR)
+
+
+def mask_at(mask: Bool[np.ndarray, "y x"], height: int, width: int) -> Bool[np.ndarray, "h w"]:
+    """A mask at a size."""
+    return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0

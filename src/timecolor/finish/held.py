@@ -13,7 +13,7 @@ import numpy as np
 from timecolor.finish.ink import GRAIN, LINE, Ink
 from timecolor.finish.pixels import largest
 from timecolor.finish.strokes import OUTLINE, SHARP
-from timecolor.pairing import ANOTHER, Drawn, compare
+from timecolor.pairing import ANOTHER, Drawn, box, compare, mask_at
 from timecolor.shapes import Bool, UInt8
 from timecolor.shot import Reference
 
@@ -56,7 +56,7 @@ def over(
 
     ink, fills: of the picture.
     """
-    mine, side = ink.opacity >= LINE, _side(BESIDE * len(fills))
+    mine, side = ink.opacity >= LINE, box(BESIDE * len(fills))
     made, nearest = picture.copy(), np.full(mine.shape, np.inf, np.float32)
     for held in frames:
         same = held.known & _same(mine, held.ink)
@@ -81,13 +81,13 @@ def over_place(
     at: Bool[np.ndarray, "h w"],
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A finished picture with a plate's pixels where the sketch draws the plate's own lines. at: where the plate is seen."""
-    side = _side(OUTLINE * max(1.0, min(at.shape) / 480))
+    side = box(OUTLINE * max(1.0, min(at.shape) / 480))
     mine = cv2.erode(at.view(np.uint8), np.ones((side, side), np.uint8), borderValue=1) > 0
     seen = compare(plate, sketch, mine)
     if seen.another > ANOTHER:
         return picture
-    other = cv2.resize(seen.other.view(np.uint8), at.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-    return cv2.copyTo(plate, (mine & ~other & ~seen.drawn.doubted(*at.shape)).view(np.uint8), picture.copy())
+    mine &= ~(mask_at(seen.other, *at.shape) | seen.drawn.doubted(*at.shape))
+    return cv2.copyTo(plate, mine.view(np.uint8), picture.copy())
 
 
 def _same(mine: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -96,14 +96,10 @@ def _same(mine: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]) -> Bool
     scale = min(1.0, COMPARED / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     lines = [cv2.resize(x.astype(np.float32), size, interpolation=cv2.INTER_AREA) > INKED for x in (mine, other)]
-    side, near = _side(AROUND * size[1]), _side(NEARER * size[1])
+    side, near = box(AROUND * size[1]), box(NEARER * size[1])
     shared = cv2.blur((lines[0] & lines[1]).astype(np.float32), (side, side))
     most = np.maximum(*(cv2.blur(x.astype(np.float32), (side, side)) for x in lines))
     wide = [cv2.dilate(x.view(np.uint8), np.ones((3, 3), np.uint8)) > 0 for x in lines]
     changed = (lines[0] & ~wide[1]) | (lines[1] & ~wide[0])
     few = cv2.boxFilter(changed.astype(np.float32), -1, (near, near), normalize=False) < CHANGED - 0.5
-    return cv2.resize((few & (shared >= SAME * most)).view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-
-
-def _side(reach: float) -> int:
-    return 2 * round(max(reach, 1)) + 1
+    return mask_at(few & (shared >= SAME * most), height, width)
