@@ -83,6 +83,38 @@ def test_closed_lines_make_three_regions():
     assert len({found[0, 0], found[60, 80], found[120, 150]}) == 3
 
 
+@pytest.mark.parametrize("light", [215, 190])
+def test_light_lines_of_a_place_part_it_beside_black_ones(light):
+    """A figure in black before bars in grey, as layers are drawn."""
+    sketch = np.full((160, 240, 3), 255, np.uint8)
+    for x in range(20, 120, 20):
+        cv2.rectangle(sketch, (x, 30), (x + 10, 130), (light,) * 3, 2, cv2.LINE_AA)
+    cv2.circle(sketch, (180, 80), 40, (0, 0, 0), 3, cv2.LINE_AA)
+    found = regions(sketch)
+    assert found.max() + 1 == 7
+    assert len({int(found[80, x + 5]) for x in range(20, 120, 20)}) == 5
+
+
+def test_a_light_pixel_far_off_changes_no_thin_lines():
+    sketch = paper(160, 240)
+    for x in range(20, 60, 6):
+        cv2.line(sketch, (x, 20), (x, 80), BLACK, 1)
+    cv2.line(sketch, (20, 20), (56, 20), BLACK, 1)
+    cv2.line(sketch, (20, 80), (56, 80), BLACK, 1)
+    before = regions(sketch)
+    assert before.max() == 6
+    sketch[150, 230] = 200
+    assert np.array_equal(regions(sketch), before)
+
+
+def test_a_grey_tone_and_grain_part_nothing():
+    sketch = np.full((160, 240, 3), 255, np.uint8)
+    cv2.circle(sketch, (180, 80), 40, (0, 0, 0), 3)
+    sketch[40:120, 20:100] = 215  # a tone, no line
+    grain = np.random.default_rng(0).normal(0, 6, (160, 240, 1))
+    assert regions(np.clip(sketch + grain, 0, 255).astype(np.uint8)).max() + 1 == 2
+
+
 @pytest.mark.parametrize(("width", "gap"), [(1, 2), (2, 3), (3, 3)])
 def test_gap_in_a_line_does_not_join_regions(width, gap):
     sketch, _ = drawing(width=width)

@@ -135,6 +135,10 @@ def test_what_a_drawing_holds_is_the_frame_and_what_moved_is_not():
     assert np.array_equal(flat[ink], now[ink])
 
 
+def cells_of(fills: np.ndarray) -> np.ndarray:
+    return cv2.resize(fills, (WIDTH // 4, HEIGHT // 4), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
 def held_of(frame: np.ndarray, sketch: np.ndarray, fills: np.ndarray | None = None) -> Held:
     found = Held.of(Reference(frame, role="frame"), frame if fills is None else fills, compare(frame, sketch).drawn)
     assert found is not None
@@ -145,7 +149,8 @@ def test_lines_held_over_fills_of_another_colour_keep_these():
     frame, sketch = coloured(100), figure(100)
     ink, fills = Ink.of(sketch), np.full_like(frame, 90)
     picture = ink.over(fills)
-    assert np.array_equal(over(picture, [held_of(frame, sketch)], ink, fills), picture)
+    held = held_of(frame, sketch, coloured(100, ink=None))
+    assert np.array_equal(over(picture, [held], ink, fills, cells_of(fills)), picture)
 
 
 def test_a_mouth_that_opens_is_drawn():
@@ -156,11 +161,88 @@ def test_a_mouth_that_opens_is_drawn():
     cv2.ellipse(opened, (100, 71), (6, 4), 0, 0, 360, (20, 20, 20), 2)
     frame = Ink.of(closed).over(fills)
     ink = Ink.of(opened)
-    made = over(ink.over(fills), [held_of(frame, closed, fills)], ink, fills)
+    made = over(ink.over(fills), [held_of(frame, closed, fills)], ink, fills, cells_of(fills))
     assert np.array_equal(made[62:80, 90:110], ink.over(fills)[62:80, 90:110])
     assert np.array_equal(
-        over(np.zeros_like(frame), [held_of(frame, closed, fills)], Ink.of(closed), fills)[20:140], frame[20:140]
+        over(np.zeros_like(frame), [held_of(frame, closed, fills)], Ink.of(closed), fills, cells_of(fills))[20:140], frame[20:140]
     )
+
+
+def test_cells_may_know_what_fills_do_not():
+    """Where broken lines close no region the fills are wrong, but the cells are not."""
+    frame, sketch, fills = coloured(100), figure(100), coloured(100, ink=None)
+    ink, wrong = Ink.of(sketch), np.full_like(fills, WALL)
+    held, picture = held_of(frame, sketch, fills), ink.over(wrong)
+    made = over(picture, [held], ink, wrong, cells_of(fills))
+    assert np.array_equal(made[38:148, 70:130], frame[38:148, 70:130])
+    made = over(picture, [held], ink, wrong, cells_of(wrong))
+    assert np.array_equal(made[92:145, 82:118], picture[92:145, 82:118])
+
+
+def place(by: tuple[float, float] = (0, 0), scale: int = 1, lines: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """A drawing of a place and what it looks like coloured, moved by so much (x, y), with a speckled sky that no line shows."""
+    grain = np.random.default_rng(3).random((HEIGHT, WIDTH)) < 0.02
+    drawing, frame = np.full((HEIGHT, WIDTH, 3), 255, np.uint8), np.full((HEIGHT, WIDTH, 3), WALL, np.uint8)
+    frame[grain] = BAR
+    for image, ink in ((drawing, (20, 20, 20)), (frame, (120, 60, 30))):
+        if lines:
+            cv2.line(image, (0, 120), (WIDTH, 112), ink, 2)
+            cv2.line(image, (90, 0), (96, HEIGHT), ink, 2)
+        cv2.rectangle(image, (150, 40), (190, 90), ink, 2)
+    by_scale = np.array([[1, 0, by[0] * scale], [0, 1, by[1] * scale]], np.float32)
+    size = WIDTH * scale, HEIGHT * scale
+    large = (cv2.resize(x, size, interpolation=cv2.INTER_CUBIC) for x in (drawing, frame))
+    moved = [cv2.warpAffine(x, by_scale, size, borderMode=cv2.BORDER_REPLICATE) for x in large]
+    return moved[0], moved[1]
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_what_the_camera_moves_is_held_to_the_pixel(scale):
+    """Its move is known at 160 lines only, a pixel there is several of the drawing's."""
+    (was, frame), (now, truth) = place(scale=scale), place((11.5, 2), scale)
+    rough = np.tile(np.array([-10.8, -2.3], np.float32), (HEIGHT, WIDTH, 1))
+    held = held_of(frame, was)
+    there = held.along(rough, now)
+    assert there is not None
+    inside = np.s_[6 * scale : -6 * scale, 16 * scale : -6 * scale]
+    assert there.known[inside].mean() > 0.98
+    assert not there.known[:, : 10 * scale].any()  # what it did not show
+    assert np.abs(there.frame[inside].astype(int) - truth[inside]).mean() < 2.5
+    assert held.along(rough, was) is None  # it stands still
+    ink, fills = Ink.of(now), np.full_like(frame, WALL)
+    made = over(ink.over(fills), [held, there], ink, fills, cells_of(fills))
+    near = np.s_[106 * scale : 124 * scale, 20 * scale : 80 * scale]
+    off, without = (np.abs(x[near].astype(int) - truth[near]).mean() for x in (made, ink.over(fills)))
+    assert off < without / 2
+
+
+def test_a_figure_that_moves_does_not_drag_the_place():
+    """All lines are its own, so all that is drawn moves as a camera would move it."""
+    (was, frame), (now, _) = place(lines=False), place((7, 0), lines=False)
+    held = held_of(frame, was)
+    assert held.along(np.tile(np.array([-7, 0], np.float32), (HEIGHT, WIDTH, 1)), now) is None
+
+
+def test_a_zoom_that_would_blur_lines_is_not_shown():
+    was, frame = place()
+    by = np.array([[1.7, 0, -60], [0, 1.7, -50]], np.float32)
+    now = cv2.warpAffine(was, by, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    y, x = np.indices((HEIGHT, WIDTH)).astype(np.float32)
+    flow = np.stack([(x + 60) / 1.7 - x, (y + 50) / 1.7 - y], axis=2)
+    assert held_of(frame, was).along(flow, now) is None
+
+
+@pytest.mark.parametrize(("inside", "first"), [(6, True), (6, False), (8, True)])
+def test_an_iris_in_a_small_eye_is_no_gap_in_a_line(inside, first):
+    fills, was = coloured(100, ink=None), figure(100)
+    cv2.ellipse(was, (100, 60), (inside, inside - 2), 0, 0, 360, (20, 20, 20), 1)
+    now = was.copy()
+    cv2.circle(now, (100, 60), 1, (20, 20, 20), -1)
+    if not first:
+        was, now = now, was
+    frame, ink = Ink.of(was).over(fills), Ink.of(now)
+    made = over(ink.over(fills), [held_of(frame, was, fills)], ink, fills, cells_of(fills))
+    assert np.array_equal(made[58:63, 98:103], ink.over(fills)[58:63, 98:103])
 
 
 def test_of_several_frames_that_hold_the_nearest_to_the_fills_is_shown():
@@ -168,7 +250,7 @@ def test_of_several_frames_that_hold_the_nearest_to_the_fills_is_shown():
     darker = frame - np.minimum(frame, 12)
     near, far = held_of(frame, sketch, fills), held_of(darker, sketch, fills - np.minimum(fills, 12))
     for frames in ([near, far], [far, near]):
-        made = over(np.zeros_like(frame), frames, Ink.of(sketch), fills)
+        made = over(np.zeros_like(frame), frames, Ink.of(sketch), fills, cells_of(fills))
         assert np.array_equal(made[20:80, 60:140], frame[20:80, 60:140])
 
 

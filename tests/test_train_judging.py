@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from timecolor import models, trust
 from timecolor.choice import FEATURES, OWN, CellOffers, Offers, judge, truster
-from timecolor.train.judging import Cases, JudgingPreset, cells_of, collect, fit, measured, regions_of, shots, train
+from timecolor.train.judging import FITTING, Cases, JudgingPreset, cells_of, collect, fit, measured, regions_of, shots, train
 from timecolor.world import HELD_OUT_SEED, World
 
 SMALL = JudgingPreset(shots=2, height=96, width=144, frames=2, strides=(3,))
@@ -78,6 +79,17 @@ def test_a_network_learns_when_to_take_what(unit, features):
     assert right["own"][0] < 0.6
     assert right["chosen"][0] > 0.95
     assert right["best"][:2] == [1.0, 1.0]
+
+
+def test_members_lie_side_by_side_and_their_mean_is_taken(monkeypatch):
+    cases = invented(500, trust.FEATURES)
+    what = torch.from_numpy(cases.what)
+    both = fit("cells", cases, say=lambda _: None, steps=5)
+    monkeypatch.setitem(FITTING, "cells", replace(FITTING["cells"], members=1))
+    alone = [fit("cells", cases, say=lambda _: None, seed=seed, steps=5) for seed in (7, 107)]
+    with torch.no_grad():
+        assert torch.allclose(both(what), (alone[0](what) + alone[1](what)) / 2, atol=1e-5)
+        assert not torch.allclose(alone[0](what), alone[1](what), atol=1e-2)
 
 
 def test_a_run_leaves_networks_that_can_be_used_and_goes_on_from_what_it_collected(tmp_path):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import pytest
 
 from timecolor import ColorizeOptions, Colorizer, models, trust
 from timecolor.choice import CellOffers, agreed, truster
@@ -102,6 +103,47 @@ def test_the_embedded_network_mends_what_the_model_lost_and_takes_no_ghost():
     assert np.allclose(trust.taken(offers, found)[12:16, 7:12], np.array(COAT) / 255, atol=0.05)
     ghost = truster()(offered(90, 20))
     assert (ghost[11:16, 7:12] != FRAME).all()
+
+
+def test_what_a_figure_left_is_offered_without_it():
+    now, _ = picture(90)
+    theirs, fills = picture(20)
+    fills[60:] //= 2  # the ground, painted without a line
+    fills[60:71, 20:56] = COAT
+    lines = darkness(theirs)
+    seen = trust.behind(fills, lines, trust.frame_areas(lines), now)
+    assert seen is not None
+    assert np.abs(seen.fills[32:50, 22:54].astype(int) - SKY).max() <= 6
+    assert np.abs(seen.fills[66:70, 24:52].astype(int) - np.array(SKY) // 2).max() <= 30
+    assert len(np.unique(seen.areas)) == 1
+    assert np.array_equal(seen.fills[:, 80:], fills[:, 80:])
+    assert trust.behind(fills, lines, trust.frame_areas(lines), theirs) is None
+
+
+@pytest.mark.parametrize("paper", [(255, 255, 255), (250, 240, 220), (200, 200, 200)])
+def test_lines_that_are_thin_and_pale_are_drawn_and_paper_is_not(paper):
+    now, _ = picture(90)
+    theirs, fills = picture(20)
+    areas = trust.frame_areas(darkness(theirs))
+    for tone in (0.15, 1.0):
+        there, gone = (np.where(drawing < 128, np.array(paper) * (1 - tone), paper).astype(np.uint8) for drawing in (theirs, now))
+        assert trust.behind(fills, darkness(theirs), areas, there) is None
+        assert trust.behind(fills, darkness(theirs), areas, gone) is not None
+
+
+def test_many_figures_leave_and_the_sky_stays():
+    theirs, fills = np.full((96, 144, 3), 255, np.uint8), np.full((96, 144, 3), SKY, np.uint8)
+    cv2.line(theirs, (0, 84), (143, 84), (0, 0, 0), 2)
+    now = theirs.copy()
+    fills[84:] = (46, 126, 46)
+    for x in range(4, 140, 20):
+        cv2.rectangle(theirs, (x, 20), (x + 13, 70), (0, 0, 0), 2)
+        cv2.rectangle(fills, (x, 20), (x + 13, 70), COAT, -1)
+    lines = darkness(theirs)
+    seen = trust.behind(fills, lines, trust.frame_areas(lines), now)
+    assert seen is not None
+    assert np.abs(seen.fills[:82].astype(int) - SKY).max() <= 4
+    assert np.array_equal(seen.fills[88:], fills[88:])
 
 
 def fields(region: np.ndarray, idle: int = 0) -> tuple[np.ndarray, CellOffers]:

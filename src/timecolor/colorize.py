@@ -316,7 +316,9 @@ class Colorizer:
                         made, held = carrying(colours[at - first], original, area, drawings.sketches[at], at), at
                         if self.model.draws_lines and options.lines != "model":
                             made = made._replace(colours=_fills(made.colours, drawings.sketches[at]))
-                    yield Coloured(shown + i, finisher(made.colours, original, area, made.ways, made.votes, made.places))
+                    yield Coloured(
+                        shown + i, finisher(made.colours, original, area, made.ways, made.votes, made.places, made.moves)
+                    )
                     yield Progress("finishing", shown + i + 1, frames)
                 shown = until
 
@@ -567,6 +569,7 @@ class _Made(NamedTuple):
     ways: Sequence[Sequence[propagation.Way]] = ()
     votes: Sequence[Vote] = ()
     places: Sequence[Place | None] = ()
+    moves: Sequence[np.ndarray | None] = ()
 
 
 class _Carrying:
@@ -592,7 +595,7 @@ class _Carrying:
         self._shot, self._whole, self._tracks, self._working = shot, whole, tracks, working
         self._native, self._fine = native, clip_of(native)
         frames_only = len(whole) == len(shot.references)
-        self._carrier, self._plates, self._trust = None, {}, model.trust
+        self._carrier, self._plates, self._trust, self._followed, self._paired = None, {}, model.trust, False, set(paired)
         if model.matcher is None or not shot.references:
             return
         self._seen = [codec.letterbox(r, self._fine, native, ground, paired.get(i)) for i, r in enumerate(shot.references)]
@@ -614,6 +617,11 @@ class _Carrying:
         votes, behind = (), np.zeros((1, 1), bool)
         flows = {r: _flows(picture, drawing, self._tracks[r][at]) for r, picture in self._whole.items()}
         ways = [propagation.ways(picture.lines, drawing, flows[r]) for r, picture in self._whole.items()]
+        everywhere, follows = np.ones(drawing.shape[:2], bool), self._whole if self._followed else self._paired
+        moves = [
+            propagation.camera(picture.lines, drawing, flows[r], everywhere) if r in follows else None
+            for r, picture in self._whole.items()
+        ]
         if self._carrier is not None:
             large = codec.shrink(original[None], self._fine)[0]
             lines, closed = propagation.ink(large), regions(large)
@@ -623,7 +631,7 @@ class _Carrying:
             elif self._trust is not None:
                 found = self._carrier.followed(lines, tuple(range(len(self._seen))), self._whole)
                 if found is not None:
-                    cells, votes = self._trusted(cells, drawing, closed, ways, found), (found.vote,)
+                    cells, votes = self._trusted(cells, drawing, closed, ways, moves, found), (found.vote,)
         places = []
         for r, picture in self._whole.items():
             shown = behind if labels is None else np.isin(labels, self._plates.get(r, []))
@@ -636,7 +644,7 @@ class _Carrying:
                 shown &= _at(propagation.covered(moved), self._native)
             cells = with_plate(cells, self._seen[r].fills, moved, _at(shown, self._fine))
             places.append(Place(shown, moved))
-        return _Made(cells, ways, votes, places)
+        return _Made(cells, ways, votes, places, moves)
 
     def _trusted(
         self,
@@ -644,20 +652,26 @@ class _Carrying:
         drawing: np.ndarray,
         closed: np.ndarray,
         ways: Sequence[Sequence[propagation.Way]],
+        moves: Sequence[np.ndarray | None],
         found: Followed,
     ) -> np.ndarray:
         """The model's cells of a drawing, each from the picture that is trusted there. closed: regions of the drawing."""
         assert self._trust is not None
         height, width = drawing.shape[:2]
-        everywhere, ink = np.ones((height, width), bool), propagation.ink(drawing)
+        ink = propagation.ink(drawing)
         views: list[trust.View] = []
-        for (r, picture), its in zip(self._whole.items(), ways, strict=True):
-            flows = [way.flow for way in its if way.flow is not None]
+        for (r, picture), its, moved in zip(self._whole.items(), ways, moves, strict=True):
             likely = propagation.resized(found.flows[r], height, width)
             more = [propagation.refined(picture.lines, ink, likely)]
-            moved = propagation.camera(picture.lines, drawing, flows, everywhere)
             more += [] if moved is None else [moved]
-            views += trust.views(picture.fills, self._frame_areas[r], [*its, *propagation.ways(picture.lines, drawing, more)[1:]])
+            areas = self._frame_areas[r]
+            views += trust.views(picture.fills, areas, [*its, *propagation.ways(picture.lines, drawing, more)[1:]])
+            if r in self._paired:  # else lines are sought, and what was not found there has not left
+                placed = (picture.fills, picture.lines, areas)
+                if moved is not None:
+                    placed = (*(propagation.warp(x, moved) for x in placed[:2]), propagation.fetched(areas, moved))
+                gone = trust.behind(*placed, drawing)
+                views += [] if gone is None else [gone]
         areas = cv2.resize(closed, (width, height), interpolation=cv2.INTER_NEAREST)
         offers = trust.offers(cells, drawing, areas, views, found.vote)
         return trust.taken(offers, self._trust(offers))

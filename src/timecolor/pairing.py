@@ -59,7 +59,7 @@ class Drawn:
         coloured: the frame, at any size.
         """
         height, width = coloured.shape[:2]
-        lines = resized(reference_lines(_shrunk(coloured, LINES_SEEN, max)), height, width)
+        lines = resized(reference_lines(shrunk(coloured, LINES_SEEN, max)), height, width)
         side = box(BESIDE * max(1.0, min(height, width) / 480))
         beside = _widened(ink(resized(self.drawing, height, width)) > INK, side)
         return np.where(self.doubted(height, width) | beside, lines, np.uint8(0))
@@ -111,7 +111,7 @@ def compare(
     coloured: UInt8[np.ndarray, "y x 3"], drawing: UInt8[np.ndarray, "h w 3"], within: Bool[np.ndarray, "h w"] | None = None
 ) -> Compared:
     """Whether a coloured picture was made on this drawing. within: where the drawing counts, None = everywhere."""
-    small = _shrunk(drawing, SEEN)
+    small = shrunk(drawing, SEEN)
     seen = resized(coloured, *small.shape[:2])
     inked = ink(small) > 2 * INK
     if within is not None:
@@ -151,7 +151,7 @@ def box(reach: float) -> int:
     return 2 * round(max(reach, 1)) + 1
 
 
-def _shrunk(picture: np.ndarray, size: int, side: Callable[[int, int], int] = min) -> np.ndarray:
+def shrunk(picture: np.ndarray, size: int, side: Callable[[int, int], int] = min) -> np.ndarray:
     """A picture whose short side, or long one, is of a size at most."""
     height, width = picture.shape[:2]
     scale = min(1.0, size / side(height, width))

@@ -46,10 +46,10 @@ def line_flow(
     return flow.calc(_blurred(target, blur), _blurred(source, blur), np.zeros((*target.shape, 2), np.float32))
 
 
-def warp(image: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndarray:
+def warp(image: np.ndarray, flow: Float[np.ndarray, "h w 2"], how: int = cv2.INTER_LINEAR) -> np.ndarray:
     """The image (h w) or (h w c) fetched along `line_flow`, at its size; beyond the edge it goes on as at the edge."""
     x, y = _leads(flow)
-    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(image, x, y, how, borderMode=cv2.BORDER_REPLICATE)
 
 
 def fetched(numbers: np.ndarray, flow: Float[np.ndarray, "h w 2"]) -> np.ndarray:

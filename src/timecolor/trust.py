@@ -15,12 +15,13 @@ from timecolor.choice import CellOffers
 from timecolor.finish.ink import regions_in
 from timecolor.finish.lab import alike, to_lab
 from timecolor.finish.votes import Vote
-from timecolor.propagation import Way, darkness, fetched, warp
+from timecolor.propagation import INK, Way, darkness, fetched, ink, warp, ways
 from timecolor.shapes import Float, Int, UInt8
 
-# Where an offer is from. Frames: as one stands, along each of its flows, the matcher's last, as the camera sees it.
-OWN, VOTED, FRAME = 0, 1, 2
-SOURCES = 8
+# Where an offer is from. Frames: as one stands, along each of its flows, the matcher's last, as the camera sees it; and what is
+# behind figures that have left.
+OWN, VOTED, FRAME, BEHIND = 0, 1, 2, 8
+SOURCES = 9
 # What is known of each offer, in the order of the network's inputs; then, one for each source, whether it is from there.
 NAMES = (
     *("ink", "ink_near", "ink_far", "region", "voted", "known", "likeliest"),  # of its cell
@@ -43,13 +44,16 @@ FEATURES = len(NAMES) + SOURCES
 # are, in cells; cells that tell what is typical.
 AGREE, FAR_OFF, WORST, APART, LEVELS, KNOWN = 10.0, 60.0, 4.0, 64.0, 32.0, 0.3
 NEAR, FAR, SOME = 1.5, 4.0, 800
+# A region of a frame has left where at least this share of its outline is drawn no more, by any line within so many pixels, and
+# it touches less than this share of the picture's edge.
+LEFT, DRAWN, EDGE = 0.5, 2, 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
     """A frame as it may lie on a drawing. fills: (h, w, 3). misfit: (h, w), of its lines. areas: (h, w), its closed regions.
 
-    source: `FRAME` = as it stands, from there on along which flow.
+    source: `FRAME` = as it stands, from there on along which flow; `BEHIND`.
     """
 
     fills: UInt8[np.ndarray, "h w 3"]
@@ -58,19 +62,50 @@ class View:
     source: int = FRAME
 
 
-def views(fills: UInt8[np.ndarray, "h w 3"], areas: Int[np.ndarray, "h w"], ways: Sequence[Way]) -> list[View]:
+def views(fills: UInt8[np.ndarray, "h w 3"], areas: Int[np.ndarray, "h w"], its: Sequence[Way]) -> list[View]:
     """A frame in each of the ways that it may lie on a drawing, as it stands first. areas: its closed regions."""
     found = []
-    for i, way in enumerate(ways):
+    for i, way in enumerate(its):
         assert way.misfit is not None
         carried = (fills, areas) if way.flow is None else (warp(fills, way.flow), fetched(areas, way.flow))
-        found.append(View(carried[0], way.misfit, carried[1], min(FRAME + i, SOURCES - 1)))
+        found.append(View(carried[0], way.misfit, carried[1], min(FRAME + i, BEHIND - 1)))
     return found
 
 
 def frame_areas(lines: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
     """The closed regions of a frame with these lines, by number."""
     return regions_in(lines.astype(np.float32) / 255)
+
+
+def behind(
+    fills: UInt8[np.ndarray, "h w 3"],
+    lines: UInt8[np.ndarray, "h w"],
+    areas: Int[np.ndarray, "h w"],
+    drawing: UInt8[np.ndarray, "h w 3"],
+) -> View | None:
+    """A frame without the figures that have left, as it stands: what was around them goes on behind them; None = none has.
+
+    lines: darkness of the frame's. areas: its closed regions. Of one that has left, the outline is drawn no more; the edge of
+    the picture counts as drawn, and what has much of that is the place.
+    """
+    side = 2 * DRAWN + 1
+    drawn = cv2.dilate(ink(drawing), np.ones((side, side), np.uint8)) > INK / 2
+    count = int(areas.max()) + 1
+    edge = np.bincount(np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]]), minlength=count)
+    outline, gone = edge.copy(), np.zeros(count, np.int64)
+    for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        for a, b in ((areas[one], areas[other]), (areas[other], areas[one])):
+            outline += np.bincount(a[a != b], minlength=count)
+            gone += np.bincount(a[(a != b) & ~drawn[one] & ~drawn[other]], minlength=count)
+    left = (gone > LEFT * outline) & (edge < EDGE * edge.sum())
+    if not left.any() or left[areas].all():
+        return None
+    hole = cv2.dilate(left[areas].astype(np.uint8), np.ones((side, side), np.uint8))
+    bare = cv2.inpaint(fills, hole, 3, cv2.INPAINT_TELEA)
+    lines = np.where(hole > 0, np.uint8(0), lines)
+    misfit = ways(lines, drawing, [])[0].misfit
+    assert misfit is not None
+    return View(bare, misfit, frame_areas(lines), BEHIND)
 
 
 def offers(

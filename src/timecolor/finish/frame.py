@@ -7,7 +7,7 @@ redrawn. Pure functions of one frame.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import cv2
@@ -20,11 +20,12 @@ from timecolor.finish.ink import Ink, regions_in
 from timecolor.finish.offers import offers
 from timecolor.finish.palettes import Palette, bound, palette_of, palettes_of, snap
 from timecolor.finish.pixels import painted_in, uint8
-from timecolor.finish.plates import Place, Placed, Plate, plate_of, set_in, take_detail
+from timecolor.finish.plates import Place, Placed, Plate, exactly, plate_of, set_in, take_detail
 from timecolor.finish.strokes import Strokes
 from timecolor.finish.votes import Vote
 from timecolor.pairing import Drawn
 from timecolor.propagation import Way, fetched, resized, warp
+from timecolor.shapes import Float
 from timecolor.shot import Shot
 
 Lines = Literal["match", "keep", "model", "none"]
@@ -132,7 +133,7 @@ def finish(
     for place in placed:
         if place.sharp:
             picture = over_place(picture, sketch, place.picture, place.at)
-    return over(picture, held, ink, fills) if held else picture
+    return over(picture, held, ink, fills, np.clip(colours, 0, 1).astype(np.float32)) if held else picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +149,7 @@ class Finisher:
     plates: Sequence[Plate]
     choose: Choose | None = None
     strokes: Strokes | None = None
-    held: Sequence[Held] = ()
+    held: Mapping[int, Held] = field(default_factory=dict)  # by plate
 
     @staticmethod
     def of(
@@ -169,15 +170,16 @@ class Finisher:
             plate_of(r, height, width, labels and frozenset(k for k in present if i in labels.references_of(k)), paired.get(i))
             for i, r in enumerate(shot.references)
         ]
-        held = [Held.of(shot.references[i], plate.picture, paired[i]) for i, plate in enumerate(plates) if plate and i in paired]
+        shown = [(i, plate) for i, plate in enumerate(plates) if plate is not None]
+        held = {at: Held.of(shot.references[i], plate.picture, paired[i]) for at, (i, plate) in enumerate(shown) if i in paired}
         return Finisher(
             options,
             palette_of(shot.references) if shot.references and labels is None else None,
             None if labels is None else palettes_of(shot.references, labels, present),
-            [plate for plate in plates if plate is not None],
+            [plate for _, plate in shown],
             choose,
             strokes,
-            [one for one in held if one is not None],
+            {at: one for at, one in held.items() if one is not None},
         )
 
     def __call__(
@@ -188,11 +190,13 @@ class Finisher:
         ways: Sequence[Sequence[Way]] = (),
         votes: Sequence[Vote] = (),
         places: Sequence[Place | None] = (),
+        moves: Sequence[Float[np.ndarray, "y x 2"] | None] = (),
     ) -> np.ndarray:
         """`finish` with what is known of the shot. labels: the frame's, where the shot has any.
 
         ways: for each plate those in which it may lie on this frame, as it stands first, at any size; none = as it stands.
-        votes: as in `finish`. places: for each plate where it is known to be seen; None, or none at all = not known.
+        votes: as in `finish`. places: for each plate where it is known to be seen; None, or none at all = not known. moves: for
+        each plate the flow of the camera's move, roughly, at any size; None, or none at all = it stands still.
         """
 
         def seen(picture: np.ndarray, flow: np.ndarray | None) -> np.ndarray:
@@ -206,11 +210,17 @@ class Finisher:
         placed = []
         for plate, place in known:
             assert plate.lined is not None  # places are background plates'
+            assert plate.lines is not None
             picture, lined = plate.picture, plate.lined
             if place.flow is not None:
-                flow = resized(place.flow, *sketch.shape[:2])
+                exact = exactly(plate.lines, sketch, place.flow, place.at)
+                flow = resized(place.flow, *sketch.shape[:2]) if exact is None else exact
                 picture, lined = warp(picture, flow), fetched(lined, flow)
             placed.append(Placed(picture, place.at, lined, plate.sharp))
+        held = list(self.held.values())
+        if self.options.lines == "match" and self.options.fill != "flat":
+            moved = (one.along(move, sketch) for i, one in self.held.items() if (move := moves[i] if moves else None) is not None)
+            held += [one for one in moved if one is not None]
         return finish(
             colours,
             sketch,
@@ -223,5 +233,5 @@ class Finisher:
             self.choose,
             placed,
             self.strokes,
-            self.held,
+            held,
         )

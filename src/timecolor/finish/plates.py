@@ -11,7 +11,9 @@ from timecolor.choice import PLATE
 from timecolor.finish.ink import GRAIN
 from timecolor.finish.pixels import largest, runs
 from timecolor.finish.strokes import SHARP
-from timecolor.pairing import Drawn
+from timecolor.pairing import Drawn, mask_at, shrunk
+from timecolor.propagation import camera
+from timecolor.propagation import resized as flow_at
 from timecolor.shapes import Bool, Float, UInt8
 from timecolor.shot import Reference
 from timecolor.sketch import reference_lines, without_lines
@@ -28,8 +30,8 @@ class Plate:
     """A reference that fills the frame, at the sketch's size, uint8 (h, w, 3), a coloured frame without its drawn lines.
 
     labels: those whose areas it may colour, None = all. way: `choice.PLATE` = as it stands, from there on along which flow.
-    misfit: how badly its lines then lie on the sketch's, at any size; None = not known. lined: where its own lines are, of a
-    background plate. sharp: it was large enough for these to be as sharp as the sketch's.
+    misfit: how badly its lines then lie on the sketch's, at any size; None = not known. lined: where a background plate has
+    lines of its own; lines: how dark, up to `LINES_SEEN`. sharp: it was large enough for these to be as sharp as the sketch's.
     """
 
     picture: np.ndarray
@@ -37,12 +39,13 @@ class Plate:
     way: int = PLATE
     misfit: Float[np.ndarray, "y x"] | None = None
     lined: Bool[np.ndarray, "h w"] | None = None
+    lines: UInt8[np.ndarray, "y x"] | None = None
     sharp: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """Where a plate is known to be seen, bool (h, w), and the flow of the camera's move, at any size; None = it stands still."""
+    """Where a plate is known to be seen, bool (h, w), and the flow of the camera's move, roughly, at any size; None = still."""
 
     at: Bool[np.ndarray, "h w"]
     flow: Float[np.ndarray, "y x 2"] | None
@@ -77,16 +80,27 @@ def plate_of(
         image = without_lines(image, None if drawn is None else drawn.lines(image))
     picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if len(image) > height else cv2.INTER_CUBIC)
     sharp = len(reference.image) >= SHARP * height
-    return Plate(picture, labels, lined=_lined(picture) if background else None, sharp=sharp)
+    if not background:
+        return Plate(picture, labels, sharp=sharp)
+    lines = reference_lines(shrunk(picture, LINES_SEEN))
+    lined = cv2.dilate((lines > OWN_LINE).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return Plate(picture, labels, lined=mask_at(lined, height, width), lines=lines, sharp=sharp)
 
 
-def _lined(picture: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
-    """Where a coloured picture has lines of its own, and a little around them."""
-    height, width = picture.shape[:2]
-    scale = min(1.0, LINES_SEEN / min(height, width))
-    small = cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
-    lines = cv2.dilate((reference_lines(small) > OWN_LINE).astype(np.uint8), np.ones((3, 3), np.uint8))
-    return cv2.resize(lines, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+def exactly(
+    lines: UInt8[np.ndarray, "y x"],
+    sketch: UInt8[np.ndarray, "h w 3"],
+    move: Float[np.ndarray, "v u 2"],
+    within: Bool[np.ndarray, "h w"] | None = None,
+) -> Float[np.ndarray, "h w 2"] | None:
+    """A camera's move, known roughly, made exact on larger lines; None = these do not tell it.
+
+    lines: of the picture that moves, up to `LINES_SEEN`. within: where the sketch shows it, None = everywhere.
+    """
+    height, width = sketch.shape[:2]
+    within = np.ones(lines.shape, bool) if within is None else mask_at(within, *lines.shape)
+    found = camera(lines, shrunk(sketch, LINES_SEEN), [flow_at(move, *lines.shape)], within)
+    return None if found is None else flow_at(found, height, width)
 
 
 def take_detail(

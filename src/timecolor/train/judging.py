@@ -42,6 +42,7 @@ CELLS = 1_200  # of a drawing that are kept
 class Fitting:
     """jitter: standard deviation of the logarithm of the factors on `scales`, features whose scale is another one in drawings by
     other hands, those together that change together. even: what part of a batch is taken as units come, the rest by their size.
+    members: networks, begun at random each, whose mean is taken: they err less badly together than one does.
     """
 
     scales: tuple[tuple[str, ...], ...]
@@ -51,6 +52,7 @@ class Fitting:
     rate: float = 3e-3
     jitter: float = 0.4
     even: float = 0.5
+    members: int = 1
 
 
 FITTING: dict[Unit, Fitting] = {
@@ -71,6 +73,7 @@ FITTING: dict[Unit, Fitting] = {
         batch=4_096,
         jitter=0.15,
         even=0.0,
+        members=2,
     ),
     "regions": Fitting(
         (
@@ -263,6 +266,31 @@ def collect(
 
 def fit(unit: Unit, cases: Cases, say: Callable[[str], None], seed: int = 7, steps: int | None = None) -> nn.Sequential:
     """The network that chooses best: what is right, and nothing far off where nothing is. steps: None = as many as are due."""
+    return _mean([_member(unit, cases, say, seed + 100 * i, steps) for i in range(FITTING[unit].members)])
+
+
+def _mean(networks: Sequence[nn.Sequential]) -> nn.Sequential:
+    """One network whose score is the mean of these, which lie side by side in it."""
+    made, count = [], len(networks)
+    for i, layer in enumerate(networks[0]):
+        if not isinstance(layer, nn.Linear):
+            made.append(layer)
+            continue
+        members = [network[i] for network in networks]
+        weights_, biases = ([getattr(member, name).detach() for member in members] for name in ("weight", "bias"))
+        if i == 0:
+            weight, bias = torch.cat(weights_), torch.cat(biases)
+        elif layer.out_features == 1:
+            weight, bias = torch.cat(weights_, dim=1) / count, torch.stack(biases).mean(dim=0)
+        else:
+            weight, bias = torch.block_diag(*weights_), torch.cat(biases)
+        wide = nn.Linear(weight.shape[1], weight.shape[0])
+        wide.load_state_dict({"weight": weight, "bias": bias})
+        made.append(wide)
+    return nn.Sequential(*made)
+
+
+def _member(unit: Unit, cases: Cases, say: Callable[[str], None], seed: int, steps: int | None) -> nn.Sequential:
     how, names = FITTING[unit], {"cells": trust.NAMES, "regions": NAMES}[unit]
     torch.manual_seed(seed)
     hidden, steps = how.hidden, steps or how.steps
