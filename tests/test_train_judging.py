@@ -108,7 +108,9 @@ def test_a_run_leaves_networks_that_can_be_used_and_goes_on_from_what_it_collect
     for layer, too in zip(network.network.layers, same.network.layers, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(layer, too, strict=True))
     black = np.zeros((1, 1, 1, 3))
-    alone = CellOffers(black, black, np.ones((1, 1, 1), bool), np.zeros((1, 1, 1, trust.FEATURES)), np.zeros((1, 1), int))
+    alone = CellOffers(
+        black, black, np.ones((1, 1, 1), bool), np.zeros((1, 1, 1, trust.FEATURES)), np.zeros((1, 1), int), np.zeros(1, bool)
+    )
     assert truster(tmp_path / "trust.safetensors")(alone).tolist() == [[OWN]]
     with pytest.raises(ValueError, match="give another --out"):
         train(replace(preset, shots=3), tmp_path, 1, again.append)

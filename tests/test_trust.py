@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from timecolor import ColorizeOptions, Colorizer, models, trust
-from timecolor.choice import CellOffers, agreed, truster
+from timecolor.choice import CellOffers, Network, Truster, agreed, truster
 from timecolor.finish import Vote, regions
 from timecolor.finish.lab import alike, to_lab
 from timecolor.propagation import darkness, fetched, ways
@@ -160,7 +160,24 @@ def fields(region: np.ndarray, idle: int = 0) -> tuple[np.ndarray, CellOffers]:
     scores[:, :, VOTED] = -np.inf
     scores = np.pad(scores, ((0, 0), (0, 0), (0, idle)), constant_values=-30.0)
     lab = np.pad(lab, ((0, 0), (0, 0), (0, idle), (0, 0)), constant_values=50.0)
-    return scores, CellOffers(lab / 100, lab, np.isfinite(scores), np.zeros((*scores.shape, FEATURES)), region)
+    return scores, CellOffers(
+        lab / 100, lab, np.isfinite(scores), np.zeros((*scores.shape, FEATURES)), region, np.zeros(scores.shape[2], bool)
+    )
+
+
+def test_what_is_behind_is_known_to_one_network_alone():
+    offers = offered(20, 20)
+    rng = np.random.default_rng(0)
+    new, former = (Network(((rng.normal(size=(1, FEATURES)).astype(np.float32), np.zeros(1, np.float32)),)) for _ in range(2))
+    a, b = (network(offers.features) for network in (new, former))
+    seen = []
+    both = Truster(new, former)
+    for paired, behind in ((False, False), (True, False), (True, True)):
+        asked = replace(offers, paired=paired, behind=np.full(3, behind))
+        wanted = np.where(asked.there, b if not paired else a if behind else a + (b - a) / 3, -np.inf)
+        assert np.array_equal(both(asked), agreed(wanted, asked))
+        seen.append(both(asked))
+    assert len({picks.tobytes() for picks in seen}) == 3
 
 
 def test_a_cell_follows_its_neighbours_of_one_region():

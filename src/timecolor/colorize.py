@@ -673,7 +673,7 @@ class _Carrying:
                 gone = trust.behind(*placed, drawing)
                 views += [] if gone is None else [gone]
         areas = cv2.resize(closed, (width, height), interpolation=cv2.INTER_NEAREST)
-        offers = trust.offers(cells, drawing, areas, views, found.vote)
+        offers = trust.offers(cells, drawing, areas, views, found.vote, set(self._whole) <= self._paired)
         return trust.taken(offers, self._trust(offers))
 
 

@@ -114,8 +114,12 @@ def offers(
     areas: Int[np.ndarray, "h w"],
     shown: Sequence[View],
     vote: Vote,
+    paired: bool = True,
 ) -> CellOffers:
-    """What each cell of a model's picture may take instead. areas: the drawing's closed regions. vote: of the whole frame."""
+    """What each cell of a model's picture may take instead. areas: the drawing's closed regions. vote: of the whole frame.
+
+    paired: as in `CellOffers`.
+    """
     rows, columns = cells.shape[:2]
     own = np.clip(cells, 0, 1).astype(np.float32)
     ink = shrunk(darkness(drawing), rows, columns) / 255
@@ -205,7 +209,7 @@ def offers(
     for i, name in enumerate(NAMES):
         features[..., i] = known_of[name]
     features[:, :, np.arange(k), len(NAMES) + np.array(source)] = 1
-    return CellOffers(offered, lab, there, features, region)
+    return CellOffers(offered, lab, there, features, region, np.array(source) == BEHIND, paired)
 
 
 def taken(offered: CellOffers, which: Int[np.ndarray, "y x"]) -> Float[np.ndarray, "y x 3"]:
