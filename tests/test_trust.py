@@ -209,7 +209,7 @@ def test_what_is_trusted_is_nearer_to_the_truth():
     world, options = World(preset.seed, preset.height, preset.width), ColorizeOptions(lines="none")
     model = models.load("toon", "cpu")
     gained = []
-    for index in range(6):
+    for index in range(12):
         shot, truth, shown = next(shots(world.shot(index), preset))
         others = [t for t in range(len(truth)) if t != shown]
         made = [Colorizer(m).colorize(shot, options) for m in (model, replace(model, trust=None))]
