@@ -277,13 +277,13 @@ def _mean(networks: Sequence[nn.Sequential]) -> nn.Sequential:
             made.append(layer)
             continue
         members = [network[i] for network in networks]
-        weights_, biases = ([getattr(member, name).detach() for member in members] for name in ("weight", "bias"))
+        matrices, biases = ([getattr(member, name).detach() for member in members] for name in ("weight", "bias"))
         if i == 0:
-            weight, bias = torch.cat(weights_), torch.cat(biases)
+            weight, bias = torch.cat(matrices), torch.cat(biases)
         elif layer.out_features == 1:
-            weight, bias = torch.cat(weights_, dim=1) / count, torch.stack(biases).mean(dim=0)
+            weight, bias = torch.cat(matrices, dim=1) / count, torch.stack(biases).mean(dim=0)
         else:
-            weight, bias = torch.block_diag(*weights_), torch.cat(biases)
+            weight, bias = torch.block_diag(*matrices), torch.cat(biases)
         wide = nn.Linear(weight.shape[1], weight.shape[0])
         wide.load_state_dict({"weight": weight, "bias": bias})
         made.append(wide)
