@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import timecolor
 from timecolor import codec, colorize, matching, weights
 from timecolor.colorize import READ_AT_ONCE, Cancelled, ColorizeOptions, Colorizer, Coloured, Progress
+from timecolor.finish import Finisher
 from timecolor.geometry import Clip
 from timecolor.matching import Area, Carrier, Recoloured
 from timecolor.models import ToonModel
@@ -218,6 +219,32 @@ def test_held_drawings_are_coloured_once(colorizer, drawings_run):
     coloured = colorizer.colorize(Shot(on_threes, references(1)))
     assert drawings_run == [3]
     assert np.array_equal(coloured[::3].repeat(3, axis=0), coloured)
+
+
+def test_held_frames_are_finished_once(colorizer, monkeypatch):
+    finished: list[int] = []
+    at = [0]
+    finish = Finisher.__call__
+
+    def counted(self, colours, sketch, *rest):
+        finished.append(at[0])
+        return finish(self, colours, sketch, *rest)
+
+    monkeypatch.setattr(Finisher, "__call__", counted)
+    frames, labels = sketch_clip(1).repeat(5, axis=0), halves(5)
+    frames[2:][frames[2:] < 100] += 10  # a coder's noise: the same drawing, but lines stay as they are to the byte
+    labels[4, 5, 5] = 1
+    made = []
+    for event in colorizer.stream(Shot(frames, references(2), Labels(labels)), ColorizeOptions(lines="keep")):
+        if isinstance(event, Coloured):
+            made.append(event.frame)
+            at[0] = len(made)
+    assert finished == [0, 2, 4]
+    assert np.array_equal(made[0], made[1])
+    assert np.array_equal(made[2], made[3])
+    assert not np.array_equal(made[1], made[2])
+    made[0][:] = 0  # a frame is its receiver's
+    assert made[1].any()
 
 
 def test_a_held_drawing_whose_labels_change_is_coloured_anew(colorizer, drawings_run):

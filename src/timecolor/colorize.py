@@ -299,6 +299,7 @@ class Colorizer:
         finisher = Finisher.of(shot, drawings.labels, finishing, self.model.judge, strokes, paired)
 
         shown, held, made = 0, -1, _Made(np.zeros((1, 1, 3), np.float32))
+        last: _Finished | None = None  # of the drawing held
         for first, stop, colours in self._sample(drawings, pictures, tracks, options):
             if isinstance(colours, Progress):
                 yield colours
@@ -313,12 +314,13 @@ class Colorizer:
                     at = drawings.of_frame[shown + i]
                     area = None if areas is None else areas[i]
                     if at != held:
-                        made, held = carrying(colours[at - first], original, area, drawings.sketches[at], at), at
+                        made, held, last = carrying(colours[at - first], original, area, drawings.sketches[at], at), at, None
                         if self.model.draws_lines and options.lines != "model":
                             made = made._replace(colours=_fills(made.colours, drawings.sketches[at]))
-                    yield Coloured(
-                        shown + i, finisher(made.colours, original, area, made.ways, made.votes, made.places, made.moves)
-                    )
+                    if last is None or not (np.array_equal(last.sketch, original) and _alike(last.labels, area)):
+                        frame = finisher(made.colours, original, area, made.ways, made.votes, made.places, made.moves)
+                        last = _Finished(original, area, frame)
+                    yield Coloured(shown + i, last.frame.copy())
                     yield Progress("finishing", shown + i + 1, frames)
                 shown = until
 
@@ -562,6 +564,14 @@ class _Drawings:
         return () if self._shot.labels is None else self._shot.labels.references_of(label)
 
 
+class _Finished(NamedTuple):
+    """A frame of the sketch, its labels, and what it became."""
+
+    sketch: np.ndarray
+    labels: np.ndarray | None
+    frame: np.ndarray
+
+
 class _Made(NamedTuple):
     """A drawing's colours, float (y, x, 3), and what the finish is told beside them."""
 
@@ -690,6 +700,10 @@ def _plates(shot: Shot, labels: Iterable[int], whole: Collection[int]) -> dict[i
         if len(own) == 1 and shot.references[own[0]].role == "background":
             named.setdefault(own[0], []).append(label)
     return named
+
+
+def _alike(labels: np.ndarray | None, others: np.ndarray | None) -> bool:
+    return labels is others or (labels is not None and others is not None and np.array_equal(labels, others))
 
 
 def _at(mask: np.ndarray, clip: Clip) -> np.ndarray:
