@@ -154,9 +154,7 @@ def test_other_results_are_not_touched(plan, tmp_path):
     assert evaluated(replace(plan, methods=("copy",)), out, overwrite=True)["methods"] == ["copy"]
 
 
-@pytest.mark.parametrize(
-    ("where", "name"), [(weights, "EMBEDDED_MATCHER"), (choice, "EMBEDDED"), (choice, "TRUST"), (choice, "SOUGHT")]
-)
+@pytest.mark.parametrize(("where", "name"), [(weights, "EMBEDDED_MATCHER"), (choice, "EMBEDDED"), (choice, "TRUST")])
 def test_other_weights_beside_the_model_do_not_go_on_with_an_evaluation(where, name, plan, tmp_path, monkeypatch):
     next(run.evaluate(plan, tmp_path / "out"))
     other = tmp_path / "other.safetensors"

@@ -5,7 +5,9 @@ import numpy as np
 
 from timecolor.world import HELD_OUT_SEED, World
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README_PATH = ROOT / "README.md"
+README = README_PATH.read_text()
 
 
 def test_the_python_snippet_runs():
@@ -26,7 +28,9 @@ def test_every_command_in_it_exists():
     assert options <= {"--base", "--model", "--reference", "--format", "--lines", "--height", "--width", "--frames", "--preset"}
 
 
-def test_files_it_names_exist():
-    root = Path(__file__).parents[1]
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (root / target).exists(), target
+def test_files_that_pages_name_exist():
+    named = []
+    for page in (README_PATH, *(ROOT / "docs").glob("*.md"), ROOT / "src/timecolor/weights/README.md"):
+        named += [page.parent / target for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text())]
+    assert len(named) > 10
+    assert [path for path in named if not path.exists()] == []

@@ -59,6 +59,28 @@ def test_forms_vary_and_shots_are_given_again():
     assert all(np.array_equal(a[0].sketch, b[0].sketch) for a, b in zip(made[0], again, strict=True))
 
 
+def test_half_of_the_frames_are_of_a_drawing_that_is_not_given():
+    preset = replace(SMALL, frames=4, strides=(1,), worn=0.0)
+    world = World(preset.seed, preset.height, preset.width)
+    given, held = [], 0
+    for index in range(16):
+        drawn = world.shot(index)
+        shot, truth, shown = next(shots(drawn, preset))
+        assert len(shot.sketch) == len(truth)
+        colour = np.stack([drawn.render(t).colour for t in range(4)])
+        same = [t for t in range(4) if np.array_equal(colour[t], shot.references[0].image)]
+        given.append(len(shown) > 0)
+        if shown:
+            assert len(shot.sketch) == 4
+            assert set(same) <= set(shown)
+        else:
+            sketches = [drawn.render(t).sketch for t in same]
+            assert not any(np.array_equal(own, other) for own in sketches for other in np.asarray(shot.sketch[0 : len(truth)]))
+        held += len(same) > 1
+    assert 0 < sum(given) < 16
+    assert held
+
+
 def invented(n: int, features: int) -> Cases:
     """What is own is right where the first feature is positive, and what a plate shows elsewhere."""
     rng = np.random.default_rng(0)
@@ -108,9 +130,7 @@ def test_a_run_leaves_networks_that_can_be_used_and_goes_on_from_what_it_collect
     for layer, too in zip(network.network.layers, same.network.layers, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(layer, too, strict=True))
     black = np.zeros((1, 1, 1, 3))
-    alone = CellOffers(
-        black, black, np.ones((1, 1, 1), bool), np.zeros((1, 1, 1, trust.FEATURES)), np.zeros((1, 1), int), np.zeros(1, bool)
-    )
+    alone = CellOffers(black, black, np.ones((1, 1, 1), bool), np.zeros((1, 1, 1, trust.FEATURES)), np.zeros((1, 1), int))
     assert truster(tmp_path / "trust.safetensors")(alone).tolist() == [[OWN]]
     with pytest.raises(ValueError, match="give another --out"):
         train(replace(preset, shots=3), tmp_path, 1, again.append)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from timecolor import ColorizeOptions, Colorizer, models, trust
-from timecolor.choice import CellOffers, Network, Truster, agreed, truster
+from timecolor.choice import CellOffers, agreed, truster
 from timecolor.finish import Vote, regions
 from timecolor.finish.lab import alike, to_lab
 from timecolor.propagation import darkness, fetched, ways
+from timecolor.shot import Reference, Shot
 from timecolor.train.judging import JudgingPreset, shots
-from timecolor.trust import FEATURES, FRAME, NAMES, OWN, VOTED
+from timecolor.trust import BEHIND, FEATURES, FRAME, NAMES, OWN, VOTED
 from timecolor.world import World
 
 SKY, COAT = (90, 150, 210), (200, 60, 50)
@@ -35,13 +36,18 @@ def votes(at: int) -> Vote:
     return Vote(np.ones(fills.shape[:2], bool), shares.reshape(-1, 2), shades, alike(lab, lab), mixed=False)
 
 
-def offered(at: int, frame_at: int, cells: np.ndarray | None = None) -> CellOffers:
+def offered(
+    at: int, *frames_at: int, cells: np.ndarray | None = None, vote: Vote | None = None, paired: bool = False
+) -> CellOffers:
     drawing, _ = picture(at)
-    theirs, fills = picture(frame_at)
     cells = cv2.resize(picture(at)[1], (36, 24), interpolation=cv2.INTER_AREA) / np.float32(255) if cells is None else cells
-    lines = darkness(theirs)
-    seen = trust.views(fills, trust.frame_areas(lines), ways(lines, drawing, []))
-    return trust.offers(cells, drawing, regions(drawing), seen, votes(at))
+    seen = []
+    for frame_at in frames_at:
+        theirs, fills = picture(frame_at)
+        lines = darkness(theirs)
+        seen += trust.views(fills, trust.frame_areas(lines), ways(lines, drawing, []), paired)
+    seen = [replace(view, source=FRAME + i) for i, view in enumerate(seen)]
+    return trust.offers(cells, drawing, regions(drawing), seen, vote or votes(at))
 
 
 def sign(offers: CellOffers, name: str, source: int = FRAME) -> np.ndarray:
@@ -66,6 +72,54 @@ def test_a_region_that_lies_on_the_drawings_is_told_from_what_a_figure_left_behi
     assert sign(left, "fills")[ghost].max() < 0.3
     assert sign(left, "filled")[ghost].min() > 0.9
     assert sign(left, "typical")[ghost].max() < 0.3
+
+
+def test_the_place_meets_the_pictures_edge_and_a_figure_does_not():
+    left = offered(90, 20)
+    ghost, figure = (slice(10, 16), slice(7, 12)), (slice(10, 16), slice(25, 29))
+    assert sign(left, "edge")[ghost].min() == sign(left, "edge").max() > 0.9
+    assert sign(left, "edge")[figure].max() == 0
+    assert sign(left, "edge_there")[ghost].max() == 0
+    assert sign(left, "edge_there")[figure].min() > 0.9
+
+
+def test_a_frame_drawn_around_the_picture_is_not_its_edge():
+    areas = np.zeros((96, 144), np.int64)
+    areas[1:-1, 1:-1] = 1
+    areas[40:60, 1:50] = 2
+    met = trust._edge(areas)
+    assert met[0, 0] == 0
+    assert met[50, 20] ** 2 == pytest.approx(20 / (2 * (94 + 142)))
+    assert met[10, 100] ** 2 == pytest.approx(1 - 20 / (2 * (94 + 142)))
+    assert trust._edge(areas[:1, :1]).tolist() == [[1.0]]
+
+
+def test_a_region_is_told_as_one():
+    """Of half of the sky the matcher knows nothing; as a region it knows half as much everywhere."""
+    vote = votes(90)
+    vote.shares[: len(vote.shares) // 2, 0] = 0
+    offers = offered(90, 20, vote=vote)
+    upper, lower = sign(offers, "votes")[:8, 2:6], sign(offers, "votes")[19:23, 2:6]
+    whole = sign(offers, "votes_region")
+    assert whole[:8, 2:6] == pytest.approx(whole[20, 3])
+    assert upper.max() < whole[20, 3] < lower.min()
+    assert sign(offers, "less_votes_region", VOTED)[20, 3] == 0
+    sky = offers.region == offers.region[2, 2]
+    for name in ("apart", "misfit"):
+        parts = sign(offers, name)[sky]
+        assert parts.std() > 0.05
+        assert sign(offers, f"{name}_region")[sky] == pytest.approx(parts.mean(), rel=1e-5)
+    assert sign(offers, "more_misfit_region")[sky].max() == 0  # of one frame
+    pair = offered(90, 20, 90)
+    assert sign(pair, "more_misfit_region")[sky].min() > 0.01
+    assert sign(pair, "more_misfit_region", FRAME + 1)[sky].max() == 0
+
+
+def test_frames_whose_drawing_is_known_are_told_from_others():
+    paired, sought = (offered(90, 20, paired=known) for known in (True, False))
+    assert sign(paired, "paired").min() == 1
+    assert sign(paired, "paired", OWN).max() == sign(paired, "paired", VOTED).max() == 0
+    assert sign(sought, "paired").max() == 0
 
 
 def test_votes_say_which_offer_they_are_for():
@@ -97,7 +151,7 @@ def test_numbers_are_fetched_whole():
 
 def test_the_embedded_network_mends_what_the_model_lost_and_takes_no_ghost():
     lost = np.full((24, 36, 3), np.array(SKY) / 255 + 0.06, np.float32)
-    offers = offered(20, 20, lost)
+    offers = offered(20, 20, cells=lost)
     found = truster()(offers)
     assert (found[12:16, 7:12] != OWN).all()
     assert np.allclose(trust.taken(offers, found)[12:16, 7:12], np.array(COAT) / 255, atol=0.05)
@@ -160,24 +214,32 @@ def fields(region: np.ndarray, idle: int = 0) -> tuple[np.ndarray, CellOffers]:
     scores[:, :, VOTED] = -np.inf
     scores = np.pad(scores, ((0, 0), (0, 0), (0, idle)), constant_values=-30.0)
     lab = np.pad(lab, ((0, 0), (0, 0), (0, idle), (0, 0)), constant_values=50.0)
-    return scores, CellOffers(
-        lab / 100, lab, np.isfinite(scores), np.zeros((*scores.shape, FEATURES)), region, np.zeros(scores.shape[2], bool)
-    )
+    return scores, CellOffers(lab / 100, lab, np.isfinite(scores), np.zeros((*scores.shape, FEATURES)), region)
 
 
-def test_what_is_behind_is_known_to_one_network_alone():
-    offers = offered(20, 20)
-    rng = np.random.default_rng(0)
-    new, former = (Network(((rng.normal(size=(1, FEATURES)).astype(np.float32), np.zeros(1, np.float32)),)) for _ in range(2))
-    a, b = (network(offers.features) for network in (new, former))
-    seen = []
-    both = Truster(new, former)
-    for paired, behind in ((False, False), (True, False), (True, True)):
-        asked = replace(offers, paired=paired, behind=np.full(3, behind))
-        wanted = np.where(asked.there, b if not paired else a if behind else a + (b - a) / 3, -np.inf)
-        assert np.array_equal(both(asked), agreed(wanted, asked))
-        seen.append(both(asked))
-    assert len({picks.tobytes() for picks in seen}) == 3
+@pytest.mark.parametrize("role", ["frame", "background"])
+def test_what_a_figure_left_is_offered_where_the_place_stands_still(role):
+    """The figure alone has lines, so its move is taken for the camera's; a plate is on no drawing."""
+    drawings, fills = zip(*(picture(x) for x in (20, 60)), strict=True)
+    frame = np.minimum(fills[0], drawings[0])
+    seen: list[CellOffers] = []
+
+    def trusted(offers: CellOffers) -> np.ndarray:
+        seen.append(offers)
+        return np.full(offers.region.shape, OWN)
+
+    model = models.load("toon", "cpu")
+    assert isinstance(model, models.ToonModel)
+    shot = Shot(np.stack(drawings), [Reference(frame, role=role)])
+    Colorizer(replace(model, trust=trusted)).colorize(shot, ColorizeOptions(lines="model"))
+    left = [offers.features[..., len(NAMES) + BEHIND].any(axis=(0, 1)) for offers in seen]
+    if role == "background":
+        assert not any(one.any() for one in left)
+        return
+    assert [int(one.sum()) for one in left] == [0, 1]
+    there = seen[1].colours[:, :, left[1].argmax()]
+    rows, columns = there.shape[:2]
+    assert np.abs(there[rows // 2, columns * 30 // 144] * 255 - SKY).max() < 12
 
 
 def test_a_cell_follows_its_neighbours_of_one_region():
@@ -203,15 +265,18 @@ def test_a_cell_follows_its_neighbours_of_one_region():
     assert (agreed(scores, offers) == OWN).all()
 
 
-def test_what_is_trusted_is_nearer_to_the_truth():
-    """On average over shots that no network here was trained or judged by."""
-    preset = JudgingPreset(height=160, width=240, frames=3, worn=0.0, seed=99)
+@pytest.mark.parametrize("away", [0.0, 1.0])
+def test_what_is_trusted_is_nearer_to_the_truth(away):
+    """On average over shots that no network here was trained or judged by, a frame's own drawing being given or not."""
+    preset = JudgingPreset(height=160, width=240, frames=3, worn=0.0, away=away, seed=99)
     world, options = World(preset.seed, preset.height, preset.width), ColorizeOptions(lines="none")
     model = models.load("toon", "cpu")
     gained = []
     for index in range(12):
         shot, truth, shown = next(shots(world.shot(index), preset))
-        others = [t for t in range(len(truth)) if t != shown]
+        others = [t for t in range(len(truth)) if t not in shown]
+        if not others:  # one drawing, held
+            continue
         made = [Colorizer(m).colorize(shot, options) for m in (model, replace(model, trust=None))]
         on, off = (((m[others].astype(float) - truth[others]) ** 2).mean() for m in made)
         gained.append(np.log10(off / on))

@@ -18,7 +18,6 @@ from timecolor.shapes import Bool, Float, Int
 
 EMBEDDED = Path(__file__).parent / "weights" / "judge.safetensors"
 TRUST = Path(__file__).parent / "weights" / "trust.safetensors"
-SOUGHT = Path(__file__).parent / "weights" / "trust-sought.safetensors"
 # Where an offer is from. Plates: as it stands, then carried along each of their flows.
 OWN, VOTED, PLATE = 0, 1, 2
 SOURCES = 6
@@ -35,7 +34,6 @@ FEATURES = len(NAMES) + SOURCES
 # What it adds to a cell's score that a cell of its region beside it, or across a corner, takes such a colour or the same picture;
 # Lab distance of such colours; how often cells look at one another; of how many offers, as what it costs grows with their square.
 BESIDE, CORNER, SUCH, ROUNDS, MOST = 0.5, 0.35, 6.0, 12, 12
-SAY = 1 / 3  # of the network for frames whose lines are sought, where they are not
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,8 +174,7 @@ class CellOffers:
     """Colours offered for each cell of a drawing, k each: the model's own first.
 
     colours: (y, x, k, 3), in [0, 1]. lab: the same in CIE Lab. there: whether there is such an offer. features: what is known of
-    each (`trust.NAMES`). region: the closed region that each cell is of. behind: which offers show what is behind. paired: the
-    frames' own drawings are known (`pairing.py`), else their lines are sought.
+    each (`trust.NAMES`). region: the closed region that each cell is of.
     """
 
     colours: Float[np.ndarray, "y x k 3"]
@@ -185,8 +182,6 @@ class CellOffers:
     there: Bool[np.ndarray, "y x k"]
     features: Float[np.ndarray, "y x k f"]
     region: Int[np.ndarray, "y x"]
-    behind: Bool[np.ndarray, " k"]
-    paired: bool = True
 
 
 Trust = Callable[[CellOffers], Int[np.ndarray, "y x"]]
@@ -194,22 +189,13 @@ Trust = Callable[[CellOffers], Int[np.ndarray, "y x"]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truster:
-    """A network that gives each offer a score; neighbours agree on what they take.
-
-    sought: another, for frames whose lines are sought: these lie less exactly on a drawing's. Where frames are paired it has a
-    third of the say, but for what is behind (`trust.behind`), which it does not know: they err less badly together.
-    """
+    """A network that gives each offer a score; neighbours agree on what they take."""
 
     network: Network
-    sought: Network
 
     def __call__(self, offers: CellOffers) -> Int[np.ndarray, "y x"]:
         """Which offer each cell takes."""
-        scores = self.sought(offers.features)
-        if offers.paired:
-            own = self.network(offers.features)
-            scores = np.where(offers.behind, own, own + (scores - own) * SAY)
-        return agreed(np.where(offers.there, scores, -np.inf), offers)
+        return agreed(np.where(offers.there, self.network(offers.features), -np.inf), offers)
 
 
 def agreed(scores: Float[np.ndarray, "y x k"], offers: CellOffers) -> Int[np.ndarray, "y x"]:
@@ -241,6 +227,6 @@ def agreed(scores: Float[np.ndarray, "y x k"], offers: CellOffers) -> Int[np.nda
 
 
 @cache
-def truster(path: Path = TRUST, sought: Path = SOUGHT) -> Truster:
-    """The networks in files; see `Network`."""
-    return Truster(Network.of(path), Network.of(sought))
+def truster(path: Path = TRUST) -> Truster:
+    """The network in a file; see `Network`."""
+    return Truster(Network.of(path))

@@ -319,7 +319,7 @@ class Colorizer:
                             made = made._replace(colours=_fills(made.colours, drawings.sketches[at]))
                     if last is None or not (np.array_equal(last.sketch, original) and _alike(last.labels, area)):
                         frame = finisher(made.colours, original, area, made.ways, made.votes, made.places, made.moves)
-                        last = _Finished(original, area, frame)
+                        last = _Finished(original.copy(), None if area is None else area.copy(), frame)
                     yield Coloured(shown + i, last.frame.copy())
                     yield Progress("finishing", shown + i + 1, frames)
                 shown = until
@@ -675,15 +675,16 @@ class _Carrying:
             more = [propagation.refined(picture.lines, ink, likely)]
             more += [] if moved is None else [moved]
             areas = self._frame_areas[r]
-            views += trust.views(picture.fills, areas, [*its, *propagation.ways(picture.lines, drawing, more)[1:]])
+            its = [*its, *propagation.ways(picture.lines, drawing, more)[1:]]
+            views += trust.views(picture.fills, areas, its, r in self._paired)
             if r in self._paired:  # else lines are sought, and what was not found there has not left
-                placed = (picture.fills, picture.lines, areas)
-                if moved is not None:
-                    placed = (*(propagation.warp(x, moved) for x in placed[:2]), propagation.fetched(areas, moved))
-                gone = trust.behind(*placed, drawing)
-                views += [] if gone is None else [gone]
+                placed = [(picture.fills, picture.lines, areas)]
+                if moved is not None:  # or it is a figure's, and the place stands still
+                    fills, lines = (propagation.warp(x, moved) for x in (picture.fills, picture.lines))
+                    placed.append((fills, lines, propagation.fetched(areas, moved)))
+                views += [gone for one in placed if (gone := trust.behind(*one, drawing)) is not None]
         areas = cv2.resize(closed, (width, height), interpolation=cv2.INTER_NEAREST)
-        offers = trust.offers(cells, drawing, areas, views, found.vote, set(self._whole) <= self._paired)
+        offers = trust.offers(cells, drawing, areas, views, found.vote)
         return trust.taken(offers, self._trust(offers))
 
 

@@ -24,7 +24,7 @@ OWN, VOTED, FRAME, BEHIND = 0, 1, 2, 8
 SOURCES = 9
 # What is known of each offer, in the order of the network's inputs; then, one for each source, whether it is from there.
 NAMES = (
-    *("ink", "ink_near", "ink_far", "region", "voted", "known", "likeliest"),  # of its cell
+    *("ink", "ink_near", "ink_far", "region", "edge", "voted", "known", "likeliest"),  # of its cell
     *("from_own", "from_voted", "agreeing", "lightness", "chroma"),  # of its colour
     *(
         "votes",
@@ -33,9 +33,11 @@ NAMES = (
         "own_votes_near",
         "most_votes",
     ),  # of it, its own colour, the best frame
+    *("votes_region", "less_votes_region"),  # of it in the whole region, also where the cell knows nothing
     *("apart", "apart_near", "apart_far", "apart_all", "least_apart", "more_apart"),  # a frame from the model's colours
     *("misfit", "misfit_far", "misfit_all", "least_misfit", "more_misfit", "least_misfit_far", "more_misfit_far"),
-    *("texture", "fills", "filled", "same", "less_same", "most_same"),  # of a frame's region there and the drawing's
+    *("apart_region", "misfit_region", "more_misfit_region"),  # of a frame in the whole of the drawing's region
+    *("paired", "texture", "fills", "filled", "same", "less_same", "most_same", "edge_there"),  # of a frame
     *("typical", "typical_near", "own_typical", "less_typical"),  # how much of the drawing's region has such a colour
 )
 FEATURES = len(NAMES) + SOURCES
@@ -44,6 +46,7 @@ FEATURES = len(NAMES) + SOURCES
 # are, in cells; cells that tell what is typical.
 AGREE, FAR_OFF, WORST, APART, LEVELS, KNOWN = 10.0, 60.0, 4.0, 64.0, 32.0, 0.3
 NEAR, FAR, SOME = 1.5, 4.0, 800
+INSET = 0.008  # of the short side: so far within the picture's edge, where a frame is often drawn around it, areas meet it
 # A region of a frame has left where at least this share of its outline is drawn no more, by any line within so many pixels, and
 # it touches less than this share of the picture's edge.
 LEFT, DRAWN, EDGE = 0.5, 2, 0.25
@@ -53,22 +56,26 @@ LEFT, DRAWN, EDGE = 0.5, 2, 0.25
 class View:
     """A frame as it may lie on a drawing. fills: (h, w, 3). misfit: (h, w), of its lines. areas: (h, w), its closed regions.
 
-    source: `FRAME` = as it stands, from there on along which flow; `BEHIND`.
+    source: `FRAME` = as it stands, from there on along which flow; `BEHIND`. paired: its own drawing is known (`pairing`), else
+    its lines are sought.
     """
 
     fills: UInt8[np.ndarray, "h w 3"]
     misfit: Float[np.ndarray, "h w"]
     areas: Int[np.ndarray, "h w"]
     source: int = FRAME
+    paired: bool = False
 
 
-def views(fills: UInt8[np.ndarray, "h w 3"], areas: Int[np.ndarray, "h w"], its: Sequence[Way]) -> list[View]:
+def views(
+    fills: UInt8[np.ndarray, "h w 3"], areas: Int[np.ndarray, "h w"], its: Sequence[Way], paired: bool = False
+) -> list[View]:
     """A frame in each of the ways that it may lie on a drawing, as it stands first. areas: its closed regions."""
     found = []
     for i, way in enumerate(its):
         assert way.misfit is not None
         carried = (fills, areas) if way.flow is None else (warp(fills, way.flow), fetched(areas, way.flow))
-        found.append(View(carried[0], way.misfit, carried[1], min(FRAME + i, BEHIND - 1)))
+        found.append(View(carried[0], way.misfit, carried[1], min(FRAME + i, BEHIND - 1), paired))
     return found
 
 
@@ -85,8 +92,8 @@ def behind(
 ) -> View | None:
     """A frame without the figures that have left, as it stands: what was around them goes on behind them; None = none has.
 
-    lines: darkness of the frame's. areas: its closed regions. Of one that has left, the outline is drawn no more; the edge of
-    the picture counts as drawn, and what has much of that is the place.
+    lines: darkness of the frame's, which is paired. areas: its closed regions. Of one that has left, the outline is drawn no
+    more; the edge of the picture counts as drawn, and what has much of that is the place.
     """
     side = 2 * DRAWN + 1
     drawn = cv2.dilate(ink(drawing), np.ones((side, side), np.uint8)) > INK / 2
@@ -105,7 +112,7 @@ def behind(
     lines = np.where(hole > 0, np.uint8(0), lines)
     misfit = ways(lines, drawing, [])[0].misfit
     assert misfit is not None
-    return View(bare, misfit, frame_areas(lines), BEHIND)
+    return View(bare, misfit, frame_areas(lines), BEHIND, paired=True)
 
 
 def offers(
@@ -114,12 +121,8 @@ def offers(
     areas: Int[np.ndarray, "h w"],
     shown: Sequence[View],
     vote: Vote,
-    paired: bool = True,
 ) -> CellOffers:
-    """What each cell of a model's picture may take instead. areas: the drawing's closed regions. vote: of the whole frame.
-
-    paired: as in `CellOffers`.
-    """
+    """What each cell of a model's picture may take instead. areas: the drawing's closed regions. vote: of the whole frame."""
     rows, columns = cells.shape[:2]
     own = np.clip(cells, 0, 1).astype(np.float32)
     ink = shrunk(darkness(drawing), rows, columns) / 255
@@ -128,7 +131,7 @@ def offers(
     voted = vote.settled(shares, own.reshape(-1, 3)).reshape(own.shape)
     known, likeliest = (x.reshape(rows, columns) for x in (shares.sum(axis=1), (shares @ vote.alike).max(axis=1)))
     colours, source = [own, voted], [OWN, VOTED]
-    signs: list[list[np.ndarray]] = [[empty] * 5] * 2
+    signs: list[list[np.ndarray]] = [[empty] * 6] * 2
     region_sizes = np.bincount(areas.reshape(-1))
     for view in shown:
         theirs = shrunk(view.fills, rows, columns) / 255
@@ -139,12 +142,13 @@ def offers(
         fills, filled = (shrunk(both / of[at], rows, columns) for of, at in ((region_sizes, areas), (sizes, view.areas)))
         colours.append(theirs)
         source.append(view.source)
-        signs.append([apart, shrunk(view.misfit, rows, columns), texture, fills, filled])
+        misfit, edge = (shrunk(x, rows, columns) for x in (view.misfit, _edge(view.areas)))
+        signs.append([apart, misfit, texture, fills, filled, edge])
     offered, k = np.stack(colours, axis=2), len(colours)
     lab = to_lab(offered)
     there = np.ones((rows, columns, k), bool)
     there[:, :, VOTED] = known >= KNOWN
-    apart, misfit, texture, fills, filled = (np.stack(sign, axis=2) for sign in zip(*signs, strict=True))
+    apart, misfit, texture, fills, filled, edge = (np.stack(sign, axis=2) for sign in zip(*signs, strict=True))
     shades = to_lab(vote.shades)
     votes = [(shares * alike(to_lab(x.reshape(-1, 3)), shades)).sum(axis=1).reshape(rows, columns) for x in colours]
     votes = np.stack(votes, axis=2)
@@ -162,12 +166,14 @@ def offers(
         return np.where(of, values, 0).max(axis=2, keepdims=True)
 
     agreeing = sum((away(i) < AGREE) & there[:, :, i : i + 1] for i in range(k)) - np.ones((rows, columns, k))
+    votes_region, misfit_region = _of_region(votes, region), _of_region(misfit, region)
     apart_near, misfit_far, votes_near = _blurred(apart, NEAR), _blurred(misfit, FAR), _blurred(votes, NEAR)
     known_of = {
         "ink": ink[..., None],
         "ink_near": _blurred(ink[..., None], NEAR),
         "ink_far": _blurred(ink[..., None], FAR),
         "region": (np.log10(region_sizes[region] / areas.size + 1e-6) / 2 + 2)[..., None],
+        "edge": shrunk(_edge(areas), rows, columns)[..., None],
         "voted": heard,
         "known": heard * known[..., None],
         "likeliest": heard * likeliest[..., None],
@@ -181,6 +187,8 @@ def offers(
         "own_votes": heard * votes[:, :, :1],
         "own_votes_near": heard * votes_near[:, :, :1],
         "most_votes": heard * most(votes, frame),
+        "votes_region": votes_region,
+        "less_votes_region": votes_region - most(votes_region, there),
         "apart": apart,
         "apart_near": apart_near,
         "apart_far": _blurred(apart, FAR),
@@ -194,12 +202,17 @@ def offers(
         "more_misfit": frame * (misfit.clip(max=WORST) - least(misfit)),
         "least_misfit_far": least(misfit_far),
         "more_misfit_far": frame * (misfit_far - least(misfit_far)),
+        "apart_region": _of_region(apart, region),
+        "misfit_region": misfit_region,
+        "more_misfit_region": frame * (misfit_region - least(misfit_region)),
+        "paired": np.array([False, False, *(view.paired for view in shown)])[None, None],
         "texture": texture,
         "fills": fills,
         "filled": filled,
         "same": same,
         "less_same": frame * (same - most(same, frame)),
         "most_same": most(same, frame),
+        "edge_there": edge,
         "typical": typical,
         "typical_near": _blurred(typical, 1.0),
         "own_typical": typical[:, :, :1],
@@ -209,7 +222,7 @@ def offers(
     for i, name in enumerate(NAMES):
         features[..., i] = known_of[name]
     features[:, :, np.arange(k), len(NAMES) + np.array(source)] = 1
-    return CellOffers(offered, lab, there, features, region, np.array(source) == BEHIND, paired)
+    return CellOffers(offered, lab, there, features, region)
 
 
 def taken(offered: CellOffers, which: Int[np.ndarray, "y x"]) -> Float[np.ndarray, "y x 3"]:
@@ -239,6 +252,23 @@ def _overlap(areas: np.ndarray, others: np.ndarray) -> np.ndarray:
     key = areas.astype(np.int64) * (int(others.max()) + 1) + others
     _, of, counts = np.unique(key, return_inverse=True, return_counts=True)
     return counts[of].reshape(areas.shape)
+
+
+def _edge(areas: np.ndarray) -> np.ndarray:
+    """How much of the picture's edge is in each pixel's area, (h, w): the square root of its share."""
+    side = min(areas.shape)
+    at = min(max(1, round(INSET * side)), (side - 1) // 2)
+    inner = areas[at : areas.shape[0] - at, at : areas.shape[1] - at]
+    met = np.concatenate([inner[0], inner[-1], inner[:, 0], inner[:, -1]])
+    return np.sqrt(np.bincount(met, minlength=int(areas.max()) + 1) / len(met))[areas]
+
+
+def _of_region(values: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """The mean of fields (y, x, k) over each cell's region."""
+    _, of, counts = np.unique(region, return_inverse=True, return_counts=True)
+    of = of.reshape(-1)
+    sums = np.stack([np.bincount(of, field) for field in values.reshape(-1, values.shape[2]).T], axis=1)
+    return (sums / counts[:, None])[of].reshape(values.shape)
 
 
 def _typical(lab: np.ndarray, region: np.ndarray) -> np.ndarray:

@@ -786,7 +786,7 @@ _PACKAGE = Path(__file__).parents[1]
 def _weights_of(model: str) -> list[Path]:
     """A model's file, and those of the embedded networks that go with it; none of a directory."""
     path = weights.EMBEDDED if model == "toon" else Path(model)
-    return [path, weights.EMBEDDED_MATCHER, choice.EMBEDDED, choice.TRUST, choice.SOUGHT] if path.is_file() else []
+    return [path, weights.EMBEDDED_MATCHER, choice.EMBEDDED, choice.TRUST] if path.is_file() else []
 
 
 def _model(model: str, colorizer: Colorizer) -> dict[str, Any]:

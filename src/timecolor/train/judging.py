@@ -9,7 +9,7 @@ import argparse
 import json
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from timecolor import models, propagation, trust, weights
 from timecolor.choice import NAMES, OWN, CellOffers, Offers, features, truster
-from timecolor.colorize import Colorizer, Coloured
+from timecolor.colorize import ColorizeOptions, Colorizer, Coloured
 from timecolor.finish.ink import LINE
 from timecolor.finish.lab import to_lab
 from timecolor.finish.offers import commonest
@@ -58,15 +58,18 @@ class Fitting:
 FITTING: dict[Unit, Fitting] = {
     "cells": Fitting(
         (
-            ("apart", "apart_near", "apart_far", "apart_all", "least_apart", "more_apart"),
+            ("apart", "apart_near", "apart_far", "apart_all", "least_apart", "more_apart", "apart_region"),
             (
-                *("misfit", "misfit_far", "misfit_all", "least_misfit"),
-                *("more_misfit", "least_misfit_far", "more_misfit_far"),
+                *("misfit", "misfit_far", "misfit_all", "least_misfit", "misfit_region"),
+                *("more_misfit", "least_misfit_far", "more_misfit_far", "more_misfit_region"),
             ),
             ("texture",),
             ("fills", "filled", "same", "less_same", "most_same"),
             ("typical", "typical_near", "own_typical", "less_typical"),
-            ("votes", "votes_near", "own_votes", "own_votes_near", "most_votes", "known", "likeliest"),
+            (
+                *("votes", "votes_near", "own_votes", "own_votes_near", "most_votes", "known", "likeliest"),
+                *("votes_region", "less_votes_region"),
+            ),
         ),
         hidden=48,
         steps=6_000,
@@ -94,7 +97,7 @@ FITTING: dict[Unit, Fitting] = {
 class JudgingPreset:
     """shots: of the world. judged: of these, how many tell of regions. height, width: pixels. frames: of a shot, by turns
     `strides` apart. sheets: share of shots by references that have no plate. worn: share of shots by a frame that are film, their
-    lines extracted.
+    lines extracted. away: share of shots by a frame whose own drawing is not among those given, so that it is seldom paired.
     """
 
     shots: int = 480
@@ -105,6 +108,7 @@ class JudgingPreset:
     strides: tuple[int, ...] = (1, 2, 3, 4)
     sheets: float = 0.25
     worn: float = 0.4
+    away: float = 0.5
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -124,15 +128,18 @@ class Cases(NamedTuple):
     size: Float[np.ndarray, " n"]
 
 
-def cells_of(shot: Shot, truth: np.ndarray, shown: int | None, model: models.ToonModel) -> Cases | None:
-    """What the cells of a shot were offered, and how good that was. truth: fills, uint8 (t, h, w, 3). shown: the reference."""
+def cells_of(shot: Shot, truth: np.ndarray, shown: Collection[int], model: models.ToonModel) -> Cases | None:
+    """What the cells of a shot were offered, and how good that was.
+
+    truth: fills, uint8 (t, h, w, 3). shown: frames whose drawing the reference shows; they teach nothing.
+    """
     found: list[Cases] = []
     now = 0
     rng = np.random.default_rng((int(shot.name), 23))
 
     def seen(offers: CellOffers) -> np.ndarray:
         rows, columns = offers.there.shape[:2]
-        if now != shown:
+        if now not in shown:
             bare = (propagation.darkness(np.asarray(shot.sketch[now : now + 1])[0]) < LINE * 255).astype(np.float32)
             share, right = trust.shrunk(bare, rows, columns), trust.shrunk(truth[now] * bare[..., None], rows, columns)
             right /= np.maximum(share, 1e-3)[..., None] * 255
@@ -142,19 +149,19 @@ def cells_of(shot: Shot, truth: np.ndarray, shown: int | None, model: models.Too
             found.append(Cases(*(x.reshape(rows * columns, *x.shape[2:])[some] for x in parts)))
         return np.full((rows, columns), OWN)
 
-    for event in Colorizer(replace(model, trust=seen)).stream(shot):
+    for event in Colorizer(replace(model, trust=seen)).stream(shot, ColorizeOptions(lines="model")):  # nothing to finish
         if isinstance(event, Coloured):
             now = event.index + 1
     return _joined(found)
 
 
-def regions_of(shot: Shot, truth: np.ndarray, shown: int | None, model: models.ToonModel) -> Cases | None:
+def regions_of(shot: Shot, truth: np.ndarray, shown: Collection[int], model: models.ToonModel) -> Cases | None:
     """The same of small regions."""
     found: list[Cases] = []
     now = 0
 
     def seen(offers: Offers) -> np.ndarray:
-        if now != shown:
+        if now not in shown:
             right, _ = commonest(truth[now].reshape(-1, 3)[offers.pixels], offers.of, len(offers.regions))
             away = np.linalg.norm(offers.lab - to_lab(right)[:, None], axis=2)
             bare = np.bincount(offers.of, minlength=len(offers.regions)) > 0
@@ -167,10 +174,10 @@ def regions_of(shot: Shot, truth: np.ndarray, shown: int | None, model: models.T
     return _joined(found)
 
 
-def shots(drawn: WorldShot, preset: JudgingPreset) -> Iterator[tuple[Shot, np.ndarray, int | None]]:
+def shots(drawn: WorldShot, preset: JudgingPreset) -> Iterator[tuple[Shot, np.ndarray, Collection[int]]]:
     """One shot by a frame, the first or any, and one by references, with labels or without, or sheets alone, as it falls.
 
-    With the true fills, uint8 (t, h, w, 3), and which frame is the reference.
+    With the true fills, uint8 (t, h, w, 3), and the frames whose drawing, held or not, the reference shows.
     """
     stride = preset.strides[drawn.index % len(preset.strides)]
     frames = [drawn.render(t) for t in range(0, drawn.frames, stride)[: preset.frames]]
@@ -181,13 +188,16 @@ def shots(drawn: WorldShot, preset: JudgingPreset) -> Iterator[tuple[Shot, np.nd
     if rng.random() < preset.worn:
         colour = _worn(colour, rng)
         lines = extract_clip(colour, "clean", binarise=True)
-    frame = Reference(colour[at], None, "frame", f"frame {at}")
-    yield Shot(lines, (frame,), None, drawn.frame_rate, f"{drawn.index}"), truth, at
+    frame, number = Reference(colour[at], None, "frame", f"frame {at}"), np.arange(len(frames)) * stride // drawn.hold
+    shown, given = np.flatnonzero(number == number[at]).tolist(), np.arange(len(frames))
+    if rng.random() < preset.away and len(shown) < len(frames):
+        shown, given = [], np.delete(given, shown)
+    yield Shot(lines[given], (frame,), None, drawn.frame_rate, f"{drawn.index}"), truth[given], shown
     if drawn.characters:
         first = int(rng.random() < preset.sheets)  # without the plate
         own = {k: (k - first,) if k >= first else () for k in range(drawn.characters + 1)}
         labels = Labels(areas, own) if rng.random() < 0.5 else None
-        yield Shot(sketch, drawn.references()[first:], labels, drawn.frame_rate, f"{drawn.index}"), truth, None
+        yield Shot(sketch, drawn.references()[first:], labels, drawn.frame_rate, f"{drawn.index}"), truth, ()
 
 
 def _worn(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -226,7 +236,7 @@ def _collected(job: tuple[Unit, JudgingPreset, int]) -> Cases | None:
     for shot, truth, shown in shots(drawn, preset):
         if unit == "regions":
             made.append(regions_of(shot, truth, shown, _MODEL[0]))
-        elif shown is not None:
+        elif shot.references[0].role == "frame":
             made.append(cells_of(shot, truth, shown, _MODEL[0]))
     return _joined([cases for cases in made if cases is not None])
 
