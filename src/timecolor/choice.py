@@ -12,7 +12,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file
+from torch.nn import functional as F
 
 from timecolor.shapes import Bool, Float, Int
 
@@ -138,12 +140,13 @@ class Network:
 
     def __call__(self, features: Float[np.ndarray, "*n f"]) -> Float[np.ndarray, "*n"]:
         """The scores."""
-        x = features
-        for i, (weight, bias) in enumerate(self.layers):
-            x = x @ weight.T + bias
-            if i < len(self.layers) - 1:
-                x = x / (1 + np.exp(-x))
-        return x[..., 0]
+        with torch.inference_mode():
+            x = torch.from_numpy(np.ascontiguousarray(features, np.float32))
+            for i, (weight, bias) in enumerate(self.layers):
+                x = F.linear(x, torch.from_numpy(weight), torch.from_numpy(bias))
+                if i < len(self.layers) - 1:
+                    x = F.silu(x, inplace=True)
+        return x[..., 0].numpy()
 
     @staticmethod
     def of(path: Path) -> "Network":
