@@ -134,7 +134,7 @@ def taken(scores: Float[np.ndarray, "m k"], there: Bool[np.ndarray, "m k"], mixe
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """Gives each offer a score, by what is known of it. layers: weights (out, in) and biases (out,)."""
+    """Gives each offer a score, by what is known of it. layers: weights (out, in) and biases (out,), float32."""
 
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]
 

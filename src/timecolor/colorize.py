@@ -565,7 +565,7 @@ class _Drawings:
 
 
 class _Finished(NamedTuple):
-    """A frame of the sketch, its labels, and what it became."""
+    """A frame of the sketch, its labels, and what it became; copies, since a reader may fill the same array again."""
 
     sketch: np.ndarray
     labels: np.ndarray | None
