@@ -140,6 +140,26 @@ def test_what_is_taken_are_the_offers_own_colours():
     assert np.array_equal(made[:3], offers.colours[:3, :, OWN])
 
 
+def test_a_frame_whose_drawing_is_known_is_taken_more_finely_than_it_is_chosen():
+    """An edge that halves cells, and no line along it, comes out as an edge."""
+    drawing = np.full((96, 144, 3), 255, np.uint8)
+    fills = np.full_like(drawing, SKY)
+    fills[:, 74:] = COAT
+    areas = trust.frame_areas(darkness(drawing))
+    shown = {known: trust.views(fills, areas, ways(darkness(drawing), drawing, []), known) for known in (True, False)}
+    offers = trust.offers(np.zeros((24, 36, 3), np.float32), drawing, regions(drawing), shown[True], votes(20))
+    which = np.full((24, 36), FRAME)
+    which[:3] = OWN
+    fine, coarse = (trust.taken(offers, which, shown[known]) for known in (True, False))
+    assert coarse.shape == (24, 36, 3)
+    assert fine.shape == (48, 72, 3)
+    assert np.allclose(coarse[3:, 18], (np.array(SKY) + COAT) / 2 / 255, atol=0.01)
+    assert np.allclose(fine[6:, :37], np.array(SKY) / 255, atol=1e-6)
+    assert np.allclose(fine[6:, 37:], np.array(COAT) / 255, atol=1e-6)
+    assert (fine[:6] == 0).all()
+    assert trust.taken(offers, which, [*shown[True], *shown[False]]).shape == coarse.shape
+
+
 def test_numbers_are_fetched_whole():
     areas = np.arange(96 * 144).reshape(96, 144).astype(np.int32)
     flow = np.zeros((96, 144, 2), np.float32)

@@ -665,7 +665,7 @@ class _Carrying:
         moves: Sequence[np.ndarray | None],
         found: Followed,
     ) -> np.ndarray:
-        """The model's cells of a drawing, each from the picture that is trusted there. closed: regions of the drawing."""
+        """The model's cells of a drawing, or finer ones, each from the picture that is trusted there. closed: its regions."""
         assert self._trust is not None
         height, width = drawing.shape[:2]
         ink = propagation.ink(drawing)
@@ -685,7 +685,7 @@ class _Carrying:
                 views += [gone for one in placed if (gone := trust.behind(*one, drawing)) is not None]
         areas = cv2.resize(closed, (width, height), interpolation=cv2.INTER_NEAREST)
         offers = trust.offers(cells, drawing, areas, views, found.vote)
-        return trust.taken(offers, self._trust(offers))
+        return trust.taken(offers, self._trust(offers), views)
 
 
 def _plates(shot: Shot, labels: Iterable[int], whole: Collection[int]) -> dict[int, list[int]]:

@@ -46,6 +46,7 @@ FEATURES = len(NAMES) + SOURCES
 # are, in cells; cells that tell what is typical.
 AGREE, FAR_OFF, WORST, APART, LEVELS, KNOWN = 10.0, 60.0, 4.0, 64.0, 32.0, 0.3
 NEAR, FAR, SOME = 1.5, 4.0, 800
+FINER = 2  # times as finely a frame's colours are taken as it is chosen
 INSET = 0.008  # of the short side: so far within the picture's edge, where a frame is often drawn around it, areas meet it
 # A region of a frame has left where at least this share of its outline is drawn no more, by any line within so many pixels, and
 # it touches less than this share of the picture's edge.
@@ -225,9 +226,21 @@ def offers(
     return CellOffers(offered, lab, there, features, region)
 
 
-def taken(offered: CellOffers, which: Int[np.ndarray, "y x"]) -> Float[np.ndarray, "y x 3"]:
-    """The cells' colours, each from the offer that it takes."""
-    return np.take_along_axis(offered.colours, which[..., None, None], axis=2)[:, :, 0]
+def taken(offered: CellOffers, which: Int[np.ndarray, "y x"], shown: Sequence[View] = ()) -> Float[np.ndarray, "rows columns 3"]:
+    """The cells' colours, each from the offer that it takes.
+
+    shown: the frames among the offers. Where the drawings of all are known, each cell becomes `FINER` by `FINER` and has a frame's
+    colours as finely; between lines that are sought, fills are soft beside them.
+    """
+    colours = np.take_along_axis(offered.colours, which[..., None, None], axis=2)[:, :, 0]
+    if not shown or not all(view.paired for view in shown):
+        return colours
+    colours, of = (x.repeat(FINER, axis=0).repeat(FINER, axis=1) for x in (colours, which))
+    for number, view in enumerate(shown, VOTED + 1):
+        mine = of == number
+        if mine.any():
+            colours[mine] = shrunk(view.fills, *of.shape)[mine] / 255
+    return colours
 
 
 def shrunk(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:
