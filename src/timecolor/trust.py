@@ -229,8 +229,8 @@ def offers(
 def taken(offered: CellOffers, which: Int[np.ndarray, "y x"], shown: Sequence[View] = ()) -> Float[np.ndarray, "rows columns 3"]:
     """The cells' colours, each from the offer that it takes.
 
-    shown: the frames among the offers. Where the drawings of all are known, each cell becomes `FINER` by `FINER` and has a frame's
-    colours as finely; between lines that are sought, fills are soft beside them.
+    shown: the frames among the offers. Where the drawings of all are known, a cell becomes `FINER` by `FINER` and has
+    a frame's colours as finely; between lines that are sought, fills are soft beside them.
     """
     colours = np.take_along_axis(offered.colours, which[..., None, None], axis=2)[:, :, 0]
     if not shown or not all(view.paired for view in shown):
