@@ -179,6 +179,20 @@ def test_cells_may_know_what_fills_do_not():
     assert np.array_equal(made[92:145, 82:118], picture[92:145, 82:118])
 
 
+def test_finer_cells_are_compared_as_coarsely():
+    """What differs within coarse cells alone is an edge that lies a pixel off."""
+    frame, sketch, fills = coloured(100), figure(100), coloured(100, ink=None)
+    ink, wrong = Ink.of(sketch), np.full_like(fills, WALL)
+    coarse = cv2.resize(fills, (60, 40), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    fine = coarse.repeat(2, axis=0).repeat(2, axis=1) + np.where(np.indices((80, 120)).sum(axis=0) % 2, 0.1, -0.1)[..., None]
+    held, picture = held_of(frame, sketch, fills), ink.over(wrong)
+    made = [over(picture, [held], ink, wrong, cells) for cells in (coarse, fine.astype(np.float32))]
+    assert np.array_equal(*made)
+    assert np.array_equal(made[0][38:148, 70:130], frame[38:148, 70:130])
+    unlike = over(picture, [held], ink, wrong, fine.astype(np.float32) * 0.5)
+    assert not np.array_equal(unlike, made[0])
+
+
 def place(by: tuple[float, float] = (0, 0), scale: int = 1, lines: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """A drawing of a place and what it looks like coloured, moved by so much (x, y), with a speckled sky that no line shows."""
     grain = np.random.default_rng(3).random((HEIGHT, WIDTH)) < 0.02

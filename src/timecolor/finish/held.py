@@ -29,6 +29,7 @@ AROUND, SAME, NEARER, CHANGED = 0.06, 0.8, 0.02, 2
 MOST, EDGE = 0.3, 0.01
 # So far around, as a share of the height, bare fills count, of which this share must be within so many levels of the frame's.
 BESIDE, AGREED, ALIKE = 0.02, 0.75, 16
+COARSE = 40  # cells down a picture, at most, that are compared: finer ones differ along edges that lie a pixel off
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,14 +93,15 @@ def over(
     """
     mine, side = lined(ink.opacity), box(BESIDE * len(fills))
     made, nearest, still = picture.copy(), np.full(mine.shape, np.inf, np.float32), np.zeros(mine.shape, bool)
+    few = tuple(max(1, round(n * min(1.0, COARSE / len(cells)))) for n in cells.shape[1::-1])
     for held in sorted(frames, key=lambda one: one.moved):
         same = held.known & _same(mine, held.ink, held.moved) & ~(still if held.moved else np.False_)
         if not same.any():
             continue
         bare = (ink.opacity < GRAIN) & ~held.ink
         off = largest(cv2.absdiff(fills, held.fills))
-        coarse = cv2.resize(held.fills, cells.shape[1::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
-        coarse = largest(cv2.absdiff(coarse, 255 * cells))
+        theirs, own = (cv2.resize(x, few, interpolation=cv2.INTER_AREA).astype(np.float32) for x in (held.fills, cells))
+        coarse = largest(cv2.absdiff(theirs, 255 * own))
         off = cv2.min(off, cv2.resize(coarse, off.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(np.uint8))
         around, alike, apart = (
             cv2.blur(x.astype(np.float32), (side, side)) for x in (bare, bare & (off <= ALIKE), np.where(bare, off, 0))
