@@ -61,17 +61,39 @@ def test_features_say_what_part_of_the_votes_is_for_each_offer():
 
 
 def test_a_network_takes_the_offer_with_the_highest_score_that_is_there():
-    weight = np.zeros((1, FEATURES), np.float32)
-    weight[0, -SOURCES + VOTED] = 2
-    weight[0, -SOURCES + PLATE] = 1
-    by_source = Judge(Network(((weight, np.zeros(1, np.float32)),)))
+    weight = np.zeros((1, 1, FEATURES), np.float32)
+    weight[0, 0, -SOURCES + VOTED] = 2
+    weight[0, 0, -SOURCES + PLATE] = 1
+    by_source = Judge(Network(((weight, np.zeros((1, 1), np.float32)),)))
     assert by_source(offers(GREY, [RED], voted=BLUE)).tolist() == [VOTED]
     assert by_source(offers(GREY, [RED])).tolist() == [PLATE]
     assert by_source(offers(GREY)).tolist() == [OWN]
-    shy = Judge(Network(((-weight, np.zeros(1, np.float32)),)))
+    shy = Judge(Network(((-weight, np.zeros((1, 1), np.float32)),)))
     assert shy(offers(GREY, [RED])).tolist() == [OWN]
     assert shy(offers(GREY, [RED], voted=BLUE)).tolist() == [VOTED]  # which stands in for the own
     assert shy(offers(GREY, [RED], voted=BLUE, mixed=False)).tolist() == [OWN]
+
+
+def test_an_own_colour_stays_where_the_best_offer_is_as_good_as_the_same():
+    """What is chosen makes a region flat, which its own cells need not be."""
+    weight = np.zeros((1, 1, FEATURES), np.float32)
+    weight[0, 0, -SOURCES + PLATE] = 1
+    by_source = Judge(Network(((weight, np.zeros((1, 1), np.float32)),)))
+    nearly = (GREY[0] + 9, *GREY[1:])
+    assert by_source(offers(GREY, [nearly], mixed=False)).tolist() == [OWN]
+    assert by_source(offers(GREY, [nearly])).tolist() == [PLATE]
+    assert by_source(offers(GREY, [RED], mixed=False)).tolist() == [PLATE]
+
+
+def test_members_of_a_network_speak_with_one_voice():
+    rng = np.random.default_rng(0)
+    shapes = ((3, 5, FEATURES), (3, 4, 5), (3, 1, 4))
+    layers = tuple((rng.normal(size=s).astype(np.float32), rng.normal(size=s[:2]).astype(np.float32)) for s in shapes)
+    what = rng.normal(size=(10, 700, FEATURES))
+    alone = [Network(tuple((weight[i : i + 1], bias[i : i + 1]) for weight, bias in layers))(what) for i in range(3)]
+    assert np.ptp(alone, axis=0).mean() > 0.1
+    assert np.allclose(Network(layers)(what), np.mean(alone, axis=0), atol=1e-4)
+    assert Network(layers)(what[:0]).shape == (0, 700)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from timecolor import models, trust
 from timecolor.choice import FEATURES, OWN, CellOffers, Offers, judge, truster
-from timecolor.train.judging import FITTING, Cases, JudgingPreset, cells_of, collect, fit, measured, regions_of, shots, train
+from timecolor.train.judging import (
+    FITTING,
+    Cases,
+    JudgingPreset,
+    cells_of,
+    collect,
+    fit,
+    measured,
+    network_of,
+    regions_of,
+    shots,
+    train,
+)
 from timecolor.world import HELD_OUT_SEED, World
 
 SMALL = JudgingPreset(shots=2, height=96, width=144, frames=2, strides=(3,))
@@ -96,22 +107,20 @@ def invented(n: int, features: int) -> Cases:
 
 @pytest.mark.parametrize(("unit", "features"), [("regions", FEATURES), ("cells", trust.FEATURES)])
 def test_a_network_learns_when_to_take_what(unit, features):
-    network = fit(unit, invented(4000, features), say=lambda _: None, steps=300)
-    right = measured(unit, network, invented(500, features))
+    network = network_of(fit(unit, invented(4000, features), say=lambda _: None, steps=300))
+    right = measured(network, invented(500, features))
     assert right["own"][0] < 0.6
     assert right["chosen"][0] > 0.95
     assert right["best"][:2] == [1.0, 1.0]
 
 
-def test_members_lie_side_by_side_and_their_mean_is_taken(monkeypatch):
+def test_members_begin_at_random_and_their_mean_is_taken(monkeypatch):
     cases = invented(500, trust.FEATURES)
-    what = torch.from_numpy(cases.what)
-    both = fit("cells", cases, say=lambda _: None, steps=5)
+    both = network_of(fit("cells", cases, say=lambda _: None, steps=5))
     monkeypatch.setitem(FITTING, "cells", replace(FITTING["cells"], members=1))
-    alone = [fit("cells", cases, say=lambda _: None, seed=seed, steps=5) for seed in (7, 107)]
-    with torch.no_grad():
-        assert torch.allclose(both(what), (alone[0](what) + alone[1](what)) / 2, atol=1e-5)
-        assert not torch.allclose(alone[0](what), alone[1](what), atol=1e-2)
+    alone = [network_of(fit("cells", cases, say=lambda _: None, seed=seed, steps=5))(cases.what) for seed in (7, 107)]
+    assert np.allclose(both(cases.what), np.mean(alone, axis=0), atol=1e-5)
+    assert not np.allclose(*alone, atol=1e-2)
 
 
 def test_a_run_leaves_networks_that_can_be_used_and_goes_on_from_what_it_collected(tmp_path):

@@ -140,24 +140,50 @@ def test_what_is_taken_are_the_offers_own_colours():
     assert np.array_equal(made[:3], offers.colours[:3, :, OWN])
 
 
-def test_a_frame_whose_drawing_is_known_is_taken_more_finely_than_it_is_chosen():
+def test_frames_whose_drawing_is_known_are_chosen_in_finer_cells():
     """An edge that halves cells, and no line along it, comes out as an edge."""
     drawing = np.full((96, 144, 3), 255, np.uint8)
     fills = np.full_like(drawing, SKY)
     fills[:, 74:] = COAT
     areas = trust.frame_areas(darkness(drawing))
     shown = {known: trust.views(fills, areas, ways(darkness(drawing), drawing, []), known) for known in (True, False)}
-    offers = trust.offers(np.zeros((24, 36, 3), np.float32), drawing, regions(drawing), shown[True], votes(20))
-    which = np.full((24, 36), FRAME)
-    which[:3] = OWN
-    fine, coarse = (trust.taken(offers, which, shown[known]) for known in (True, False))
-    assert coarse.shape == (24, 36, 3)
-    assert fine.shape == (48, 72, 3)
-    assert np.allclose(coarse[3:, 18], (np.array(SKY) + COAT) / 2 / 255, atol=0.01)
-    assert np.allclose(fine[6:, :37], np.array(SKY) / 255, atol=1e-6)
-    assert np.allclose(fine[6:, 37:], np.array(COAT) / 255, atol=1e-6)
-    assert (fine[:6] == 0).all()
-    assert trust.taken(offers, which, [*shown[True], *shown[False]]).shape == coarse.shape
+    cells = np.random.default_rng(0).random((12, 18, 3), np.float32)
+    fine, coarse, both = (
+        trust.offers(cells, drawing, regions(drawing), views, votes(20))
+        for views in (shown[True], shown[False], [*shown[True], *shown[False]])
+    )
+    assert trust.FINER == 3
+    assert coarse.region.shape == both.region.shape == (12, 18)
+    assert fine.region.shape == (36, 54)
+    assert np.array_equal(fine.colours[1::3, 1::3, OWN], cells)
+    assert np.array_equal(fine.colours[::3, 2::3, OWN], cells)
+    theirs = [x.colours[:, :, FRAME] * 255 for x in (coarse, fine)]
+    assert np.allclose(theirs[0][:, 9], (np.array(SKY) * 0.25 + np.array(COAT) * 0.75), atol=1)
+    assert np.allclose(theirs[1][:, 27], (np.array(SKY) * 0.75 + np.array(COAT) * 0.25), atol=1)
+    assert np.allclose(theirs[1][:, 28:], COAT, atol=0.01)
+
+
+def offered_brute(lab: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """What is typical, cell by cell."""
+    found = np.ones(lab.shape[:3])
+    for y, x, i in np.ndindex(*lab.shape[:3]):
+        same = region == region[y, x]
+        near = alike(lab[y, x, i][None], lab[:, :, i][same])
+        found[y, x, i] = (near.sum() + 1) / (same.sum() + 1)
+    return found
+
+
+def test_what_is_typical_is_told_within_the_region():
+    rng = np.random.default_rng(1)
+    lab = rng.uniform(0, 60, (9, 11, 3, 3)).astype(np.float32)
+    region = rng.integers(0, 3, (9, 11)) * 7
+    assert np.allclose(trust._typical(lab, region), offered_brute(lab, region), atol=1e-5)
+    # Of many cells some tell; of a region that none of these is in, a colour is as typical as any.
+    lab, region = np.repeat(np.repeat(lab, 20, axis=0), 20, axis=1), np.repeat(np.repeat(region, 20, axis=0), 20, axis=1)
+    region[0, 1] = 99
+    found = trust._typical(lab, region)
+    assert (found[0, 1] == 1).all()
+    assert np.abs(found[::20, ::20][1:] - offered_brute(lab[::20, ::20], region[::20, ::20])[1:]).mean() < 0.05
 
 
 def test_numbers_are_fetched_whole():

@@ -3,7 +3,7 @@ what plates and frames show.
 
 Not in the paper. A model's cells know little of a small region, and a plate carried wrongly shows what was there at another
 moment; how far either may be trusted is seen around the region. What each sign is worth is learned on the drawn world
-(`train.judging`) by two networks of a few thousand weights.
+(`train.judging`) by small networks.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,10 @@ NAMES = (
 # Lab distance within which offers are of one mind; where distances and misfits end; what a plate's are divided by.
 AGREE, FAR, WORST, LEVELS = 10.0, 60.0, 4.0, 32.0
 FEATURES = len(NAMES) + SOURCES
+AT_ONCE = 1 << 12  # offers that a network looks at, so that they fit a processor's memory
 # What it adds to a cell's score that a cell of its region beside it, or across a corner, takes such a colour or the same picture;
 # Lab distance of such colours; how often cells look at one another; of how many offers, as what it costs grows with their square.
-BESIDE, CORNER, SUCH, ROUNDS, MOST = 0.5, 0.35, 6.0, 12, 12
+BESIDE, CORNER, SUCH, ROUNDS, MOST = 0.5, 0.35, 6.0, 8, 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,30 +124,42 @@ def features(offers: Offers) -> Float[np.ndarray, "m k f"]:
     return found
 
 
-def taken(scores: Float[np.ndarray, "m k"], there: Bool[np.ndarray, "m k"], mixed: bool) -> Int[np.ndarray, " m"]:
+def taken(scores: Float[np.ndarray, "m k"], offers: Offers) -> Int[np.ndarray, " m"]:
     """For each region the index of the offer with the highest score.
 
-    Votes stand in for own colours that are nothing but these votes seen through coarser cells.
+    Votes stand in for own colours that are nothing but these votes seen through coarser cells. Others, which may be finer than
+    the region, stay where what scores best is as good as the same.
     """
-    best = np.where(there, scores, -np.inf).argmax(axis=1)
-    return np.where((best == OWN) & there[:, VOTED], VOTED, best) if mixed else best
+    best = np.where(offers.there, scores, -np.inf).argmax(axis=1)
+    if offers.mixed:
+        return np.where((best == OWN) & offers.there[:, VOTED], VOTED, best)
+    away = np.linalg.norm(offers.lab[np.arange(len(best)), best] - offers.lab[:, OWN], axis=1)
+    return np.where(away < AGREE, OWN, best)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """Gives each offer a score, by what is known of it. layers: weights (out, in) and biases (out,), float32."""
+    """Gives each offer a score by what is known of it: the mean of what its members say.
+
+    layers: weights (members, out, in) and biases (members, out), float32.
+    """
 
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     def __call__(self, features: Float[np.ndarray, "*n f"]) -> Float[np.ndarray, "*n"]:
         """The scores."""
+        given = torch.from_numpy(np.ascontiguousarray(features, np.float32).reshape(-1, features.shape[-1]))
+        layers = [(torch.from_numpy(weight).mT, torch.from_numpy(bias)[:, None]) for weight, bias in self.layers]
+        found = torch.empty(len(given))
         with torch.inference_mode():
-            x = torch.from_numpy(np.ascontiguousarray(features, np.float32))
-            for i, (weight, bias) in enumerate(self.layers):
-                x = F.linear(x, torch.from_numpy(weight), torch.from_numpy(bias))
-                if i < len(self.layers) - 1:
-                    x = F.silu(x, inplace=True)
-        return x[..., 0].numpy()
+            for at in range(0, len(given), AT_ONCE):
+                x = given[at : at + AT_ONCE].expand(len(layers[0][0]), -1, -1)
+                for i, (weight, bias) in enumerate(layers):
+                    x = torch.baddbmm(bias, x, weight)
+                    if i < len(layers) - 1:
+                        x = F.silu(x, inplace=True)
+                found[at : at + AT_ONCE] = x[..., 0].mean(dim=0)
+        return found.numpy().reshape(features.shape[:-1])
 
     @staticmethod
     def of(path: Path) -> "Network":
@@ -163,7 +176,7 @@ class Judge:
 
     def __call__(self, offers: Offers) -> Int[np.ndarray, " m"]:
         """Which offer each region takes."""
-        return taken(self.network(features(offers)), offers.there, offers.mixed)
+        return taken(self.network(features(offers)), offers)
 
 
 @cache
@@ -209,12 +222,13 @@ def agreed(scores: Float[np.ndarray, "y x k"], offers: CellOffers) -> Int[np.nda
     """
     best = np.argsort(-scores, axis=2, kind="stable")[:, :, :MOST]
     own, lab = np.take_along_axis(scores, best, axis=2), np.take_along_axis(offers.lab, best[..., None], axis=2)
+    squares = np.square(lab).sum(axis=3)
     rows, columns = offers.region.shape
     links = []
     for down, along, weight in ((0, 1, BESIDE), (1, 0, BESIDE), (1, 1, CORNER), (1, -1, CORNER)):
         one = np.s_[: rows - down, max(0, -along) : columns - max(0, along)]
         other = np.s_[down:, max(0, along) : columns - max(0, -along)]
-        away = np.square(lab[one][:, :, :, None] - lab[other][:, :, None]).sum(axis=4)
+        away = squares[one][..., None] + squares[other][:, :, None] - 2 * lab[one] @ lab[other].swapaxes(2, 3)
         picture = (best[one][..., None] == best[other][:, :, None]) & (best[one] >= PLATE)[..., None]
         such = np.where(picture, np.float32(1), np.exp(-away / (2 * SUCH**2)))
         links.append((one, other, such * (weight * (offers.region[one] == offers.region[other]))[..., None, None]))

@@ -685,7 +685,7 @@ class _Carrying:
                 views += [gone for one in placed if (gone := trust.behind(*one, drawing)) is not None]
         areas = cv2.resize(closed, (width, height), interpolation=cv2.INTER_NEAREST)
         offers = trust.offers(cells, drawing, areas, views, found.vote)
-        return trust.taken(offers, self._trust(offers), views)
+        return trust.taken(offers, self._trust(offers))
 
 
 def _plates(shot: Shot, labels: Iterable[int], whole: Collection[int]) -> dict[int, list[int]]:

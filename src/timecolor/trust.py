@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 
 from timecolor.choice import CellOffers
 from timecolor.finish.ink import regions_in
-from timecolor.finish.lab import alike, to_lab
+from timecolor.finish.lab import ALIKE, alike, to_lab
 from timecolor.finish.votes import Vote
 from timecolor.propagation import INK, Way, darkness, fetched, ink, warp, ways
 from timecolor.shapes import Float, Int, UInt8
@@ -42,11 +43,12 @@ NAMES = (
 )
 FEATURES = len(NAMES) + SOURCES
 # CIE Lab distance within which offers are of one mind, and where distances end; where
-# misfits end; levels that a frame's distance ends at and is divided by; the least of votes that counts; what "near" and "far"
-# are, in cells; cells that tell what is typical.
+# misfits end; levels that a frame's distance ends at and is divided by; the least of votes that counts; what "beside", "near" and
+# "far" are, in the model's cells; cells that tell what is typical.
 AGREE, FAR_OFF, WORST, APART, LEVELS, KNOWN = 10.0, 60.0, 4.0, 64.0, 32.0, 0.3
-NEAR, FAR, SOME = 1.5, 4.0, 800
-FINER = 2  # times as finely a frame's colours are taken as it is chosen
+BESIDE, NEAR, FAR, SOME = 1.0, 1.5, 4.0, 800
+FINER = 3  # times as fine are cells where the drawings of all frames are known
+AT_ONCE = 1 << 19  # pairs of cells that are compared, so that they fit a processor's memory
 INSET = 0.008  # of the short side: so far within the picture's edge, where a frame is often drawn around it, areas meet it
 # A region of a frame has left where at least this share of its outline is drawn no more, by any line within so many pixels, and
 # it touches less than this share of the picture's edge.
@@ -117,15 +119,21 @@ def behind(
 
 
 def offers(
-    cells: Float[np.ndarray, "y x 3"],
+    cells: Float[np.ndarray, "rows columns 3"],
     drawing: UInt8[np.ndarray, "h w 3"],
     areas: Int[np.ndarray, "h w"],
     shown: Sequence[View],
     vote: Vote,
 ) -> CellOffers:
-    """What each cell of a model's picture may take instead. areas: the drawing's closed regions. vote: of the whole frame."""
-    rows, columns = cells.shape[:2]
-    own = np.clip(cells, 0, 1).astype(np.float32)
+    """What each cell of a model's picture may take instead. areas: the drawing's closed regions. vote: of the whole frame.
+
+    Where the drawings of all frames are known, each of the model's cells becomes `FINER` by `FINER`; between lines that are
+    sought, what frames show is soft beside them.
+    """
+    finer = FINER if shown and all(view.paired for view in shown) else 1
+    near, far = NEAR * finer, FAR * finer
+    own = np.clip(cells, 0, 1).astype(np.float32).repeat(finer, axis=0).repeat(finer, axis=1)
+    rows, columns = own.shape[:2]
     ink = shrunk(darkness(drawing), rows, columns) / 255
     empty = np.zeros((rows, columns), np.float32)
     shares = _shares(vote, rows, columns)
@@ -168,11 +176,11 @@ def offers(
 
     agreeing = sum((away(i) < AGREE) & there[:, :, i : i + 1] for i in range(k)) - np.ones((rows, columns, k))
     votes_region, misfit_region = _of_region(votes, region), _of_region(misfit, region)
-    apart_near, misfit_far, votes_near = _blurred(apart, NEAR), _blurred(misfit, FAR), _blurred(votes, NEAR)
+    apart_near, misfit_far, votes_near = _blurred(apart, near), _blurred(misfit, far), _blurred(votes, near)
     known_of = {
         "ink": ink[..., None],
-        "ink_near": _blurred(ink[..., None], NEAR),
-        "ink_far": _blurred(ink[..., None], FAR),
+        "ink_near": _blurred(ink[..., None], near),
+        "ink_far": _blurred(ink[..., None], far),
         "region": (np.log10(region_sizes[region] / areas.size + 1e-6) / 2 + 2)[..., None],
         "edge": shrunk(_edge(areas), rows, columns)[..., None],
         "voted": heard,
@@ -192,7 +200,7 @@ def offers(
         "less_votes_region": votes_region - most(votes_region, there),
         "apart": apart,
         "apart_near": apart_near,
-        "apart_far": _blurred(apart, FAR),
+        "apart_far": _blurred(apart, far),
         "apart_all": apart.mean(axis=(0, 1), keepdims=True),
         "least_apart": least(apart_near),
         "more_apart": frame * (apart_near - least(apart_near)),
@@ -215,7 +223,7 @@ def offers(
         "most_same": most(same, frame),
         "edge_there": edge,
         "typical": typical,
-        "typical_near": _blurred(typical, 1.0),
+        "typical_near": _blurred(typical, BESIDE * finer),
         "own_typical": typical[:, :, :1],
         "less_typical": typical - most(typical, there),
     }
@@ -226,21 +234,9 @@ def offers(
     return CellOffers(offered, lab, there, features, region)
 
 
-def taken(offered: CellOffers, which: Int[np.ndarray, "y x"], shown: Sequence[View] = ()) -> Float[np.ndarray, "rows columns 3"]:
-    """The cells' colours, each from the offer that it takes.
-
-    shown: the frames among the offers. Where the drawings of all are known, a cell becomes `FINER` by `FINER` and has
-    a frame's colours as finely; between lines that are sought, fills are soft beside them.
-    """
-    colours = np.take_along_axis(offered.colours, which[..., None, None], axis=2)[:, :, 0]
-    if not shown or not all(view.paired for view in shown):
-        return colours
-    colours, of = (x.repeat(FINER, axis=0).repeat(FINER, axis=1) for x in (colours, which))
-    for number, view in enumerate(shown, VOTED + 1):
-        mine = of == number
-        if mine.any():
-            colours[mine] = shrunk(view.fills, *of.shape)[mine] / 255
-    return colours
+def taken(offered: CellOffers, which: Int[np.ndarray, "y x"]) -> Float[np.ndarray, "y x 3"]:
+    """The cells' colours, each from the offer that it takes."""
+    return np.take_along_axis(offered.colours, which[..., None, None], axis=2)[:, :, 0]
 
 
 def shrunk(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -287,9 +283,21 @@ def _of_region(values: np.ndarray, region: np.ndarray) -> np.ndarray:
 def _typical(lab: np.ndarray, region: np.ndarray) -> np.ndarray:
     """For each offer of a cell, (y, x, k), in what share of its region that offer has such a colour."""
     rows, columns, k = lab.shape[:3]
-    flat, of = lab.reshape(rows * columns, k, 3), region.reshape(-1)
-    some = np.arange(0, len(of), max(1, len(of) // SOME))
-    same = (of[:, None] == of[some]).astype(np.float32)
-    count = same.sum(axis=1)
-    found = [((alike(flat[:, i], flat[some, i]) * same).sum(axis=1) + 1) / (count + 1) for i in range(k)]
-    return np.stack(found, axis=1).reshape(rows, columns, k)
+    flat, of = torch.from_numpy(lab.reshape(rows * columns, k, 3) / ALIKE), region.reshape(-1)
+    some = np.zeros(len(of), bool)
+    some[:: max(1, len(of) // SOME)] = True
+    found = np.ones((len(of), k), np.float32)
+    order = np.argsort(of, kind="stable")
+    with torch.inference_mode():
+        for mine in np.split(order, np.flatnonzero(np.diff(of[order])) + 1):
+            others = mine[some[mine]]
+            if not len(others):
+                continue
+            theirs = flat[others].permute(1, 2, 0)  # (k, 3, cells)
+            squares = theirs.square().sum(dim=1, keepdim=True) / -2
+            for part in np.array_split(mine, -(-len(mine) * len(others) * k // AT_ONCE)):
+                own = flat[part].transpose(0, 1)
+                away = torch.baddbmm(squares, own, theirs).sub_(own.square().sum(dim=2, keepdim=True) / 2)
+                count = away.exp_().sum(dim=2)  # `alike`
+                found[part] = ((count + 1) / (len(others) + 1)).T.numpy()
+    return found.reshape(rows, columns, k)

@@ -8,6 +8,7 @@ import numpy as np
 from timecolor.finish.lab import to_lab
 from timecolor.finish.pixels import runs
 
+LEAST = 2  # pixels that a cell has at least
 # Blurs of the model's picture that are tried, standard deviation in cells; weights of the window that tells what is well inside.
 BLURS = (0.0, 0.6, 1.0)
 WINDOW = (0.239, 0.522, 0.239)
@@ -224,8 +225,8 @@ class Shading:
 
 
 def coarse(colours: np.ndarray, h: int, w: int) -> np.ndarray:
-    """Colours in cells of at least 4 native pixels, float32 (h', w', 3)."""
-    size = (min(colours.shape[1], max(1, w // 4)), min(colours.shape[0], max(1, h // 4)))
+    """Colours in cells of at least `LEAST` native pixels, float32 (h', w', 3)."""
+    size = (min(colours.shape[1], max(1, w // LEAST)), min(colours.shape[0], max(1, h // LEAST)))
     return np.clip(cv2.resize(colours.astype(np.float32), size, interpolation=cv2.INTER_AREA), 0, 1)
 
 

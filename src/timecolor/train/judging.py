@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from timecolor import models, propagation, trust, weights
-from timecolor.choice import NAMES, OWN, CellOffers, Offers, features, truster
+from timecolor.choice import NAMES, OWN, CellOffers, Network, Offers, features, truster
 from timecolor.colorize import ColorizeOptions, Colorizer, Coloured
 from timecolor.finish.ink import LINE
 from timecolor.finish.lab import to_lab
@@ -274,30 +274,16 @@ def collect(
     return cases
 
 
-def fit(unit: Unit, cases: Cases, say: Callable[[str], None], seed: int = 7, steps: int | None = None) -> nn.Sequential:
-    """The network that chooses best: what is right, and nothing far off where nothing is. steps: None = as many as are due."""
-    return _mean([_member(unit, cases, say, seed + 100 * i, steps) for i in range(FITTING[unit].members)])
+def fit(unit: Unit, cases: Cases, say: Callable[[str], None], seed: int = 7, steps: int | None = None) -> list[nn.Sequential]:
+    """Networks whose mean chooses best: what is right, and nothing far off where nothing is. steps: None = as many as are due."""
+    return [_member(unit, cases, say, seed + 100 * i, steps) for i in range(FITTING[unit].members)]
 
 
-def _mean(networks: Sequence[nn.Sequential]) -> nn.Sequential:
-    """One network whose score is the mean of these, which lie side by side in it."""
-    made, count = [], len(networks)
-    for i, layer in enumerate(networks[0]):
-        if not isinstance(layer, nn.Linear):
-            made.append(layer)
-            continue
-        members = [network[i] for network in networks]
-        matrices, biases = ([getattr(member, name).detach() for member in members] for name in ("weight", "bias"))
-        if i == 0:
-            weight, bias = torch.cat(matrices), torch.cat(biases)
-        elif layer.out_features == 1:
-            weight, bias = torch.cat(matrices, dim=1) / count, torch.stack(biases).mean(dim=0)
-        else:
-            weight, bias = torch.block_diag(*matrices), torch.cat(biases)
-        wide = nn.Linear(weight.shape[1], weight.shape[0])
-        wide.load_state_dict({"weight": weight, "bias": bias})
-        made.append(wide)
-    return nn.Sequential(*made)
+def network_of(members: Sequence[nn.Sequential]) -> Network:
+    """What these networks say on average."""
+    layers = zip(*([layer for layer in member if isinstance(layer, nn.Linear)] for member in members), strict=True)
+    found = [[torch.stack([getattr(one, name).detach() for one in same]) for name in ("weight", "bias")] for same in layers]
+    return Network(tuple((weight.numpy(), bias.numpy()) for weight, bias in found))
 
 
 def _member(unit: Unit, cases: Cases, say: Callable[[str], None], seed: int, steps: int | None) -> nn.Sequential:
@@ -337,14 +323,12 @@ def _loss(scores: Tensor, away: Tensor, there: Tensor) -> Tensor:
     return (-right.amax(dim=1) * chosen + (shares.exp() * (away / BAD) ** 2).sum(dim=1)).mean()
 
 
-def measured(unit: Unit, network: nn.Sequential, cases: Cases) -> dict[str, list[float]]:
+def measured(network: Network, cases: Cases) -> dict[str, list[float]]:
     """Shares of cells or regions, and of their area, that are right, and the area's mean squared distance from the truth.
 
     own: as the model colours them. chosen: as the network does. best: as well as offers allow.
     """
-    with torch.no_grad():
-        parts = torch.from_numpy(cases.what).split(1 << 16)
-        scores = torch.cat([network(part.float())[..., 0] for part in parts]).numpy()
+    scores = np.concatenate([network(part) for part in np.array_split(cases.what, -(-len(cases.what) // (1 << 16)))])
     every, there = np.arange(len(scores)), cases.there
     chosen = np.where(there, scores, -np.inf).argmax(axis=1)
     picks = {"own": np.full(len(scores), OWN), "chosen": chosen, "best": np.where(there, cases.away, np.inf).argmin(axis=1)}
@@ -403,12 +387,13 @@ def train(
         cases = _kept(unit, preset, out / f"{unit}.npz", source, workers, say, toon, matcher, out / "trust.safetensors")
         # Shots come one after the other, so the last quarter is of others than the rest.
         cut = len(cases.size) * 3 // 4
-        first = fit(unit, Cases(*(x[:cut] for x in cases)), say, preset.seed, steps)
-        held_out[unit] = measured(unit, first, Cases(*(x[cut:] for x in cases)))
+        first = network_of(fit(unit, Cases(*(x[:cut] for x in cases)), say, preset.seed, steps))
+        held_out[unit] = measured(first, Cases(*(x[cut:] for x in cases)))
         say(f"{unit} and area right, squared distance: {held_out[unit]}")
-        network = fit(unit, cases, say, preset.seed, steps)
-        linear = [layer for layer in network if isinstance(layer, nn.Linear)]
-        tensors = {f"{i}.{key}": value.detach() for i, layer in enumerate(linear) for key, value in layer.named_parameters()}
+        network = network_of(fit(unit, cases, say, preset.seed, steps))
+        tensors = {}
+        for i, (weight, bias) in enumerate(network.layers):
+            tensors |= {f"{i}.weight": torch.from_numpy(weight), f"{i}.bias": torch.from_numpy(bias)}
         weights.save(out / f"{name}.safetensors", tensors, {"model": name, "shots": preset.shots, "seed": preset.seed})
         report[unit] = {"number": len(cases.size), "fitting": asdict(FITTING[unit]), "held_out": held_out[unit]}
     (out / "judge.json").write_text(json.dumps(report, indent=1))
