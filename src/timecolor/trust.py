@@ -132,7 +132,13 @@ def offers(
     """
     finer = FINER if shown and all(view.paired for view in shown) else 1
     near, far = NEAR * finer, FAR * finer
-    own = np.clip(cells, 0, 1).astype(np.float32).repeat(finer, axis=0).repeat(finer, axis=1)
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        """The model's cells in as many as there are."""
+        return values.repeat(finer, axis=0).repeat(finer, axis=1)
+
+    whole = np.clip(cells, 0, 1).astype(np.float32)
+    own = spread(whole)
     rows, columns = own.shape[:2]
     ink = shrunk(darkness(drawing), rows, columns) / 255
     empty = np.zeros((rows, columns), np.float32)
@@ -141,12 +147,16 @@ def offers(
     known, likeliest = (x.reshape(rows, columns) for x in (shares.sum(axis=1), (shares @ vote.alike).max(axis=1)))
     colours, source = [own, voted], [OWN, VOTED]
     signs: list[list[np.ndarray]] = [[empty] * 6] * 2
+    from_own = [empty, np.linalg.norm(to_lab(own) - to_lab(voted), axis=2)]
     region_sizes = np.bincount(areas.reshape(-1))
     for view in shown:
         theirs = shrunk(view.fills, rows, columns) / 255
-        squares = shrunk((view.fills.astype(np.float32) / 255) ** 2, rows, columns)
-        texture = 10 * np.sqrt(np.maximum(squares - theirs**2, 0).mean(axis=2))
-        apart = (np.abs(own - theirs).max(axis=2) * 255).clip(max=APART) / LEVELS
+        # What the model shows of a cell is of all of it, so it is compared with all that the frame shows there.
+        all_theirs = shrunk(view.fills, *cells.shape[:2]) / 255
+        squares = shrunk((view.fills.astype(np.float32) / 255) ** 2, *cells.shape[:2])
+        texture = spread(10 * np.sqrt(np.maximum(squares - all_theirs**2, 0).mean(axis=2)))
+        apart = spread((np.abs(whole - all_theirs).max(axis=2) * 255).clip(max=APART) / LEVELS)
+        from_own.append(spread(np.linalg.norm(to_lab(whole) - to_lab(all_theirs), axis=2)))
         sizes, both = np.bincount(view.areas.reshape(-1)), _overlap(areas, view.areas)
         fills, filled = (shrunk(both / of[at], rows, columns) for of, at in ((region_sizes, areas), (sizes, view.areas)))
         colours.append(theirs)
@@ -186,7 +196,7 @@ def offers(
         "voted": heard,
         "known": heard * known[..., None],
         "likeliest": heard * likeliest[..., None],
-        "from_own": away(OWN).clip(max=FAR_OFF) / 30,
+        "from_own": np.stack(from_own, axis=2).clip(max=FAR_OFF) / 30,
         "from_voted": heard * away(VOTED).clip(max=FAR_OFF) / 30,
         "agreeing": agreeing / np.maximum(there.sum(axis=2, keepdims=True) - 1, 1),
         "lightness": lab[..., 0] / 100,
