@@ -163,6 +163,36 @@ def test_frames_whose_drawing_is_known_are_chosen_in_finer_cells():
     assert np.allclose(theirs[1][:, 28:], COAT, atol=0.01)
 
 
+def test_many_frames_or_large_pictures_are_chosen_in_coarser_cells(monkeypatch):
+    def times(frames: int) -> int:
+        return len(offered(20, *[20] * frames, paired=True).region) // 24
+
+    one = 24 * 36 * 3  # a frame beside the model's own and what is voted for
+    for limit, found in ((9 * one, 3), (9 * one - 1, 2), (4 * one, 2), (4 * one - 1, 1), (1, 1), (100 * one, 3)):
+        monkeypatch.setattr(trust, "OFFERED", limit)
+        assert times(1) == found
+    monkeypatch.setattr(trust, "OFFERED", 9 * one)
+    assert times(2) == times(4) == 2
+    monkeypatch.setattr(trust, "OFFERED", 4 * one)
+    assert times(4) == 1
+
+
+def test_frames_are_compared_with_the_model_by_whole_cells():
+    """Its cells know no more; finer ones would tell of its blocks."""
+    drawing = np.full((96, 144, 3), 255, np.uint8)
+    fills = np.full_like(drawing, SKY)
+    fills[:, 74:] = COAT
+    cells = cv2.resize(fills, (18, 12), interpolation=cv2.INTER_AREA) / np.float32(255)
+    seen = trust.views(fills, trust.frame_areas(darkness(drawing)), ways(darkness(drawing), drawing, []), paired=True)
+    offers = trust.offers(cells, drawing, regions(drawing), seen, votes(20))
+    assert np.linalg.norm(offers.lab[:, :, FRAME] - offers.lab[:, :, OWN], axis=2).max() > 10
+    for name in ("apart", "apart_near", "apart_far", "apart_region", "from_own"):
+        assert sign(offers, name).max() < 0.02
+    texture = sign(offers, "texture")
+    assert texture[:, 27:30].min() == texture[:, 27:30].max() == texture.max() > 0.1
+    assert max(texture[:, :27].max(), texture[:, 30:].max()) < 0.01
+
+
 def offered_brute(lab: np.ndarray, region: np.ndarray) -> np.ndarray:
     """What is typical, cell by cell."""
     found = np.ones(lab.shape[:3])

@@ -7,6 +7,7 @@ left behind is a small part of one. What each sign is worth is learned on the dr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 import cv2
 import numpy as np
@@ -47,7 +48,8 @@ FEATURES = len(NAMES) + SOURCES
 # "far" are, in the model's cells; cells that tell what is typical.
 AGREE, FAR_OFF, WORST, APART, LEVELS, KNOWN = 10.0, 60.0, 4.0, 64.0, 32.0, 0.3
 BESIDE, NEAR, FAR, SOME = 1.0, 1.5, 4.0, 800
-FINER = 3  # times as fine are cells where the drawings of all frames are known
+# Times as fine are cells where the drawings of all frames are known, at most, and as all offers of all cells stay under so many.
+FINER, OFFERED = 3, 400_000
 AT_ONCE = 1 << 19  # pairs of cells that are compared, so that they fit a processor's memory
 INSET = 0.008  # of the short side: so far within the picture's edge, where a frame is often drawn around it, areas meet it
 # A region of a frame has left where at least this share of its outline is drawn no more, by any line within so many pixels, and
@@ -127,10 +129,11 @@ def offers(
 ) -> CellOffers:
     """What each cell of a model's picture may take instead. areas: the drawing's closed regions. vote: of the whole frame.
 
-    Where the drawings of all frames are known, each of the model's cells becomes `FINER` by `FINER`; between lines that are
-    sought, what frames show is soft beside them.
+    Where the drawings of all frames are known, each of the model's cells becomes up to `FINER` by `FINER`; between lines that
+    are sought, what frames show is soft beside them.
     """
-    finer = FINER if shown and all(view.paired for view in shown) else 1
+    every = cells.shape[0] * cells.shape[1] * (FRAME + len(shown))
+    finer = min(FINER, max(1, isqrt(OFFERED // every))) if shown and all(view.paired for view in shown) else 1
     near, far = NEAR * finer, FAR * finer
 
     def spread(values: np.ndarray) -> np.ndarray:
