@@ -110,7 +110,8 @@ def test_what_was_painted_without_lines_stays_in_the_fills():
     assert np.array_equal(known.image, sought.image)
 
 
-def test_what_a_drawing_holds_is_the_frame_and_what_moved_is_not():
+@pytest.mark.parametrize("cell", [1, 4, 6, 8])
+def test_what_a_drawing_holds_is_the_frame_and_what_moved_is_not(cell):
     frame = coloured(60, ink=(120, 60, 30))
     sketch, now = figure(60), figure(60)
     sketch[:, 130:], now[:, 130:] = figure(170)[:, 130:], figure(182)[:, 130:]
@@ -118,13 +119,13 @@ def test_what_a_drawing_holds_is_the_frame_and_what_moved_is_not():
     shot = Shot(np.stack([sketch, now]), [Reference(frame, role="frame")])
     fills = coloured(60, ink=None)
     fills[:, 130:] = coloured(182, ink=None)[:, 130:]
-    colours = fills.astype(np.float32) / 255
+    colours = cv2.resize(fills, (fills.shape[1] // cell, fills.shape[0] // cell), interpolation=cv2.INTER_AREA) / np.float32(255)
     finisher = Finisher.of(shot, paired=pairs(shot))
     assert finisher.held
     made = finisher(colours, now)
     same = (made == frame).all(axis=2)
     assert same[30:78, 25:95].all()
-    assert same[30:150, 25:95].mean() > 0.95
+    assert same[30:150, 25:95].mean() > 0.9  # some of the body's outline, where cells reach over it
     assert not same[30:78, 150:215].all()
     assert (made[60, 205:207] == (20, 20, 20)).all()  # the head on the right, where it is now, in the sketch's own ink
     assert np.abs(made[60, 145:148].astype(int) - WALL).max() < 30  # not where it was
