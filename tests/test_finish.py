@@ -730,3 +730,18 @@ def test_a_region_that_is_patterned_in_a_plate_takes_its_detail_unless_reference
     inside = np.s_[46:64, 46:64]
     assert np.abs(made[inside].astype(int) - striped[inside]).mean() < 4
     assert (kept[inside] == (80, 120, 200)).all()
+
+
+def test_colours_without_votes_are_not_nothing_but_votes():
+    """Else they would not be kept where another is as good as the same."""
+    sketch = np.full((96, 144, 3), 255, np.uint8)
+    cv2.rectangle(sketch, (40, 30), (60, 50), (0, 0, 0), 2)
+    picture, seen = np.full_like(sketch, 90), []
+
+    def choose(offers: Offers) -> np.ndarray:
+        seen.append(offers)
+        return np.zeros(len(offers.regions), int)
+
+    finish(picture / np.float32(255), sketch, FinishOptions(), None, plates=[Plate(picture)], choose=choose)
+    assert len(seen[0].regions)
+    assert not seen[0].mixed

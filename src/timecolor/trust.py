@@ -43,9 +43,9 @@ NAMES = (
     *("typical", "typical_near", "own_typical", "less_typical"),  # how much of the drawing's region has such a colour
 )
 FEATURES = len(NAMES) + SOURCES
-# CIE Lab distance within which offers are of one mind, and where distances end; where
-# misfits end; levels that a frame's distance ends at and is divided by; the least of votes that counts; what "beside", "near" and
-# "far" are, in the model's cells; cells that tell what is typical.
+# CIE Lab distance within which offers are of one mind, and where distances end; where misfits end; levels that a frame's
+# distance ends at and is divided by; the least of votes that counts; what "beside", "near" and "far" are, in the model's cells;
+# cells that tell what is typical.
 AGREE, FAR_OFF, WORST, APART, LEVELS, KNOWN = 10.0, 60.0, 4.0, 64.0, 32.0, 0.3
 BESIDE, NEAR, FAR, SOME = 1.0, 1.5, 4.0, 800
 # Times as fine are cells where the drawings of all frames are known, at most, and as all offers of all cells stay under so many.
@@ -141,7 +141,7 @@ def offers(
         return values.repeat(finer, axis=0).repeat(finer, axis=1)
 
     whole = np.clip(cells, 0, 1).astype(np.float32)
-    own = spread(whole)
+    own, whole_lab = spread(whole), to_lab(whole)
     rows, columns = own.shape[:2]
     ink = shrunk(darkness(drawing), rows, columns) / 255
     empty = np.zeros((rows, columns), np.float32)
@@ -159,7 +159,7 @@ def offers(
         squares = shrunk((view.fills.astype(np.float32) / 255) ** 2, *cells.shape[:2])
         texture = spread(10 * np.sqrt(np.maximum(squares - all_theirs**2, 0).mean(axis=2)))
         apart = spread((np.abs(whole - all_theirs).max(axis=2) * 255).clip(max=APART) / LEVELS)
-        from_own.append(spread(np.linalg.norm(to_lab(whole) - to_lab(all_theirs), axis=2)))
+        from_own.append(spread(np.linalg.norm(whole_lab - to_lab(all_theirs), axis=2)))
         sizes, both = np.bincount(view.areas.reshape(-1)), _overlap(areas, view.areas)
         fills, filled = (shrunk(both / of[at], rows, columns) for of, at in ((region_sizes, areas), (sizes, view.areas)))
         colours.append(theirs)

@@ -94,7 +94,7 @@ def offers(
         known=known[regions],
         likeliest=likeliest[regions],
         believed=believed,
-        mixed=all(vote.mixed for vote in votes),
+        mixed=bool(votes) and all(vote.mixed for vote in votes),
         apart=apart,
         around=around,
         misfit=misfit,
