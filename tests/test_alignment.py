@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from timecolor.alignment import MOST_PLACES, likely_flow
+from timecolor.alignment import MOST_PLACES, UNLIKE, Likeness
 from timecolor.matcher import STRIDE
 
 HEIGHT, WIDTH = 64, 96
@@ -23,7 +23,7 @@ def shifted(places: torch.Tensor, down: int, along: int) -> torch.Tensor:
 
 def flow(queries: torch.Tensor, keys: torch.Tensor, lines: np.ndarray | None = None, looks: int = 1) -> np.ndarray:
     lines = np.zeros((HEIGHT, WIDTH), np.uint8) if lines is None else lines
-    return likely_flow([queries.flatten(0, 1)] * looks, [keys.flatten(0, 1)] * looks, SHARP, lines)
+    return Likeness([queries.flatten(0, 1)] * looks, [keys.flatten(0, 1)] * looks, SHARP, lines).flow()
 
 
 @pytest.mark.parametrize("looks", [1, 2])
@@ -73,7 +73,7 @@ def test_a_large_picture_is_compared_at_fewer_places(monkeypatch):
 def test_any_size(height, width):
     rows, columns = -(-height // STRIDE), -(-width // STRIDE)
     keys = described(rows=rows, columns=columns).flatten(0, 1)
-    found = likely_flow([keys], [keys], SHARP, np.zeros((height, width), np.uint8))
+    found = Likeness([keys], [keys], SHARP, np.zeros((height, width), np.uint8)).flow()
     assert found.shape == (height, width, 2)
     assert np.isfinite(found).all()
     assert np.abs(found).max() < 0.6
@@ -84,5 +84,50 @@ def test_a_place_whose_like_is_nowhere_near_stays():
     columns = 3 * COLUMNS
     keys, queries = torch.zeros(ROWS, columns, 2), torch.zeros(ROWS, columns, 2)
     keys[..., 0], keys[:, -2:], queries[..., 0] = -1, torch.tensor([0.0, 1.0]), 1
-    found = likely_flow([queries.flatten(0, 1)], [keys.flatten(0, 1)], 400.0, np.zeros((HEIGHT, 3 * WIDTH), np.uint8))
+    lines = np.zeros((HEIGHT, 3 * WIDTH), np.uint8)
+    found = Likeness([queries.flatten(0, 1)], [keys.flatten(0, 1)], 400.0, lines).flow()
     assert np.abs(found[:, :WIDTH]).max() < 0.5
+
+
+def moved(down: int, along: int) -> np.ndarray:
+    """The flow of a drawing whose places were rolled so far."""
+    return np.tile(np.float32([-along * STRIDE, -down * STRIDE]), (HEIGHT, WIDTH, 1))
+
+
+@pytest.mark.parametrize("most", [ROWS * COLUMNS, ROWS * COLUMNS // 4])
+def test_what_is_there_is_told_from_what_is_not(monkeypatch, most):
+    """Along the way that a drawing's places went they are as like as can be, and there alone; also where few are compared."""
+    monkeypatch.setattr("timecolor.alignment.MOST_PLACES", most)
+    keys = described()
+    queries = shifted(keys, 4, 6)
+    likeness = Likeness([queries.flatten(0, 1)], [keys.flatten(0, 1)], SHARP, np.zeros((HEIGHT, WIDTH), np.uint8))
+    inner = np.s_[8:-8, 10:-10]
+    right, still, other = (likeness.along(flow)[inner] for flow in (moved(4, 6), None, moved(-4, 6)))
+    assert right.shape == (ROWS - 16, COLUMNS - 20, 4)
+    assert right[..., :2].min() > -0.1
+    for wrong in (still, other):
+        assert np.abs(wrong[..., :2] + UNLIKE / 6).mean() < 0.2
+        assert (right[..., 2:] > wrong[..., 2:] + 1).mean() > 0.9
+
+
+def test_likeness_is_of_both_ways():
+    """Half of the drawing is like one place of the frame alone: that place is what they are most like, and they are not it."""
+    keys = described()
+    queries = keys.clone()
+    one = keys[ROWS // 2, COLUMNS // 2]
+    half = queries[:, : COLUMNS // 2]
+    half.copy_(0.8 * one / one.norm() + 0.6 * half / half.norm(dim=2, keepdim=True))
+    likeness = Likeness([queries.flatten(0, 1)], [keys.flatten(0, 1)], SHARP, np.zeros((HEIGHT, WIDTH), np.uint8))
+    y, x = np.mgrid[:ROWS, :COLUMNS].astype(np.float32)
+    to_it = np.stack([COLUMNS // 2 - x, ROWS // 2 - y], axis=2)
+    signs = likeness.along(to_it)[4:-4, 4 : COLUMNS // 2 - 4]
+    assert signs[..., 0].min() > -0.1  # nothing of the frame is more like
+    assert signs[..., 1].max() < -0.3  # another place of the drawing is
+
+
+def test_likeness_along_a_flow_of_any_size_that_leads_out_of_the_picture():
+    keys = described().flatten(0, 1)
+    likeness = Likeness([keys], [keys], SHARP, np.zeros((HEIGHT, WIDTH), np.uint8))
+    small = likeness.along(np.full((7, 5, 2), 100, np.float32))
+    assert small.shape == (ROWS, COLUMNS, 4)
+    assert np.isfinite(small).all()

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "codec": "shapes geometry denoiser shot sketch propagation pairing",
     "finish": "shapes shot sketch propagation pairing choice",
     "trust": "shapes propagation choice finish",
-    "alignment": "shapes matcher",
+    "alignment": "shapes matcher propagation",
     "matching": "shapes geometry denoiser matcher sketch propagation finish alignment",
     # the façade
     "models": "shapes geometry choice denoiser toon matcher diffusion weights cogvideox codec propagation",

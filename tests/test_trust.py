@@ -122,6 +122,34 @@ def test_frames_whose_drawing_is_known_are_told_from_others():
     assert sign(sought, "paired").max() == 0
 
 
+def test_how_like_a_place_is_is_told_of_each_frame():
+    """A frame's left half is as the drawing, its right half is not; another is half as unlike everywhere."""
+    drawing, fills = picture(20)
+    lines = darkness(drawing)
+    parted, even = np.zeros((24, 36, 4), np.float32), np.full((24, 36, 4), -0.5, np.float32)
+    parted[:, 18:] = (-1, -0.8, -0.6, -0.4)
+    seen = [
+        replace(trust.views(fills, trust.frame_areas(lines), ways(lines, drawing, []), True, lambda _, x=x: x)[0], source=i)
+        for i, x in enumerate((parted, even), FRAME)
+    ]
+    offers = trust.offers(fills[::4, ::4].astype(np.float32) / 255, drawing, regions(drawing), seen, votes(20))
+    rows, columns = offers.there.shape[:2]
+    left, right = np.s_[:, : columns // 3], np.s_[:, -columns // 3 :]
+    for name, least in zip(trust.LIKE, (-1, -0.8, -0.6, -0.4), strict=True):
+        assert sign(offers, name)[left].min() == sign(offers, name, OWN).min() == sign(offers, name, VOTED).min() == 0
+        assert sign(offers, name)[right] == pytest.approx(least)
+        assert sign(offers, f"less_{name}")[left].min() == 0
+        assert sign(offers, f"less_{name}", FRAME + 1)[left] == pytest.approx(-0.5)
+        assert sign(offers, f"less_{name}")[right] == pytest.approx(min(0, least + 0.5), abs=1e-6)
+        near = sign(offers, f"{name}_near")[rows // 2]
+        assert (np.diff(near) <= 1e-6).all()
+        assert near[0] == pytest.approx(0, abs=1e-3)
+        region = offers.region == offers.region[0, 0]
+        assert sign(offers, f"{name}_region")[region] == pytest.approx(sign(offers, name)[region].mean(), rel=1e-4)
+    untold = offered(20, 20)
+    assert all(np.abs(sign(untold, name)).max() == 0 for name in trust.LIKE_NAMES)
+
+
 def test_votes_say_which_offer_they_are_for():
     left = offered(90, 20)
     ghost, figure = (slice(10, 16), slice(7, 12)), (slice(10, 16), slice(25, 29))

@@ -671,18 +671,20 @@ class _Carrying:
         ink = propagation.ink(drawing)
         views: list[trust.View] = []
         for (r, picture), its, moved in zip(self._whole.items(), ways, moves, strict=True):
-            likely = propagation.resized(found.flows[r], height, width)
+            likeness, areas = found.likeness[r], self._frame_areas[r]
+            likely = propagation.resized(likeness.flow(), height, width)
             more = [propagation.refined(picture.lines, ink, likely)]
             more += [] if moved is None else [moved]
-            areas = self._frame_areas[r]
             its = [*its, *propagation.ways(picture.lines, drawing, more)[1:]]
-            views += trust.views(picture.fills, areas, its, r in self._paired)
+            views += trust.views(picture.fills, areas, its, r in self._paired, likeness.along)
             if r in self._paired:  # else lines are sought, and what was not found there has not left
-                placed = [(picture.fills, picture.lines, areas)]
+                placed = [(picture.fills, picture.lines, areas, likeness.along())]
                 if moved is not None:  # or it is a figure's, and the place stands still
                     fills, lines = (propagation.warp(x, moved) for x in (picture.fills, picture.lines))
-                    placed.append((fills, lines, propagation.fetched(areas, moved)))
-                views += [gone for one in placed if (gone := trust.behind(*one, drawing)) is not None]
+                    placed.append((fills, lines, propagation.fetched(areas, moved), likeness.along(moved)))
+                for fills, lines, its_areas, like in placed:
+                    gone = trust.behind(fills, lines, its_areas, drawing, like)
+                    views += [] if gone is None else [gone]
         areas = cv2.resize(closed, (width, height), interpolation=cv2.INTER_NEAREST)
         offers = trust.offers(cells, drawing, areas, views, found.vote)
         return trust.taken(offers, self._trust(offers))

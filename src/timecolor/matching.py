@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from timecolor import propagation
-from timecolor.alignment import likely_flow
+from timecolor.alignment import Likeness
 from timecolor.denoiser import Picture
 from timecolor.finish.lab import ALIKE, alike, apart, to_lab
 from timecolor.finish.votes import Vote
@@ -56,10 +56,10 @@ class Recoloured(NamedTuple):
 
 
 class Followed(NamedTuple):
-    """Which colours each place of a drawing may have, and along which flow each frame most likely lies on it (`likely_flow`)."""
+    """Which colours each place of a drawing may have, and how like its places are to each frame's."""
 
     vote: Vote
-    flows: Mapping[int, Float[np.ndarray, "h w 2"]]
+    likeness: Mapping[int, Likeness]
 
 
 class Carrier:
@@ -120,7 +120,7 @@ class Carrier:
     ) -> "Followed | None":
         """What a drawing has of these references, each place of it by itself; None where nothing is seen of them.
 
-        lines: the drawing's, their darkness. frames: those of them that show the whole frame and are to be laid on the drawing.
+        lines: the drawing's, their darkness. frames: those of them that show the whole frame and are compared with the drawing.
         """
         group = self._group(references)
         if group is None:
@@ -128,11 +128,10 @@ class Carrier:
         everywhere = np.ones(lines.shape, bool)
         described = group.described(self._matcher, lines, everywhere)
         shares = group.shares(self._matcher, described)[:, :-1].cpu().numpy()
-        flows, scale = {}, float(self._matcher.scale.detach().exp())
-        for r in group.members:
-            if r in frames:
-                flows[r] = likely_flow(described, group.places(r, everywhere), scale, lines)
-        return Followed(Vote(_at_places(everywhere), shares, group.shades, group.alike, mixed=False), flows)
+        scale = float(self._matcher.scale.detach().exp())
+        shown = [r for r in group.members if r in frames]
+        likeness = {r: Likeness(described, group.places(r, everywhere), scale, lines) for r in shown}
+        return Followed(Vote(_at_places(everywhere), shares, group.shades, group.alike, mixed=False), likeness)
 
     def _group(self, references: tuple[int, ...]) -> "_Group | None":
         if references not in self._groups:

@@ -5,7 +5,7 @@ Beside colours and lines, what tells is whether a closed region of the frame, ca
 left behind is a small part of one. What each sign is worth is learned on the drawn world (`train.judging`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isqrt
 
@@ -24,6 +24,10 @@ from timecolor.shapes import Float, Int, UInt8
 # behind figures that have left.
 OWN, VOTED, FRAME, BEHIND = 0, 1, 2, 8
 SOURCES = 9
+# How like the places of a drawing are to what a frame shows there (`Likeness.along`): of its cell, near it, in its region, and
+# beside the frame of which they are most like.
+LIKE = ("like", "like_back", "likely", "likely_back")
+LIKE_NAMES = tuple(f"{less}{name}{of}" for less, of in (("", ""), ("", "_near"), ("", "_region"), ("less_", "")) for name in LIKE)
 # What is known of each offer, in the order of the network's inputs; then, one for each source, whether it is from there.
 NAMES = (
     *("ink", "ink_near", "ink_far", "region", "edge", "voted", "known", "likeliest"),  # of its cell
@@ -40,6 +44,7 @@ NAMES = (
     *("misfit", "misfit_far", "misfit_all", "least_misfit", "more_misfit", "least_misfit_far", "more_misfit_far"),
     *("apart_region", "misfit_region", "more_misfit_region"),  # of a frame in the whole of the drawing's region
     *("paired", "texture", "fills", "filled", "same", "less_same", "most_same", "edge_there"),  # of a frame
+    *LIKE_NAMES,  # of the matcher's descriptions of the place and of what a frame shows there
     *("typical", "typical_near", "own_typical", "less_typical"),  # how much of the drawing's region has such a colour
 )
 FEATURES = len(NAMES) + SOURCES
@@ -51,6 +56,7 @@ BESIDE, NEAR, FAR, SOME = 1.0, 1.5, 4.0, 800
 # Times as fine are cells where the drawings of all frames are known, at most, and as all offers of all cells stay under so many.
 FINER, OFFERED = 3, 400_000
 AT_ONCE = 1 << 19  # pairs of cells that are compared, so that they fit a processor's memory
+NEVER = -9.0  # below all that `Likeness.along` says
 INSET = 0.008  # of the short side: so far within the picture's edge, where a frame is often drawn around it, areas meet it
 # A region of a frame has left where at least this share of its outline is drawn no more, by any line within so many pixels, and
 # it touches less than this share of the picture's edge.
@@ -62,7 +68,7 @@ class View:
     """A frame as it may lie on a drawing. fills: (h, w, 3). misfit: (h, w), of its lines. areas: (h, w), its closed regions.
 
     source: `FRAME` = as it stands, from there on along which flow; `BEHIND`. paired: its own drawing is known (`pairing`), else
-    its lines are sought.
+    its lines are sought. like: how like the drawing's places are to what it shows, see `Likeness.along`; None = not told.
     """
 
     fills: UInt8[np.ndarray, "h w 3"]
@@ -70,17 +76,25 @@ class View:
     areas: Int[np.ndarray, "h w"]
     source: int = FRAME
     paired: bool = False
+    like: Float[np.ndarray, "y x 4"] | None = None
 
 
 def views(
-    fills: UInt8[np.ndarray, "h w 3"], areas: Int[np.ndarray, "h w"], its: Sequence[Way], paired: bool = False
+    fills: UInt8[np.ndarray, "h w 3"],
+    areas: Int[np.ndarray, "h w"],
+    its: Sequence[Way],
+    paired: bool = False,
+    like: Callable[[Float[np.ndarray, "h w 2"] | None], Float[np.ndarray, "y x 4"]] | None = None,
 ) -> list[View]:
-    """A frame in each of the ways that it may lie on a drawing, as it stands first. areas: its closed regions."""
+    """A frame in each of the ways that it may lie on a drawing, as it stands first.
+
+    areas: its closed regions. like: see `View`, along a flow.
+    """
     found = []
     for i, way in enumerate(its):
         assert way.misfit is not None
         carried = (fills, areas) if way.flow is None else (warp(fills, way.flow), fetched(areas, way.flow))
-        found.append(View(carried[0], way.misfit, carried[1], min(FRAME + i, BEHIND - 1), paired))
+        found.append(View(carried[0], way.misfit, carried[1], min(FRAME + i, BEHIND - 1), paired, like and like(way.flow)))
     return found
 
 
@@ -94,6 +108,7 @@ def behind(
     lines: UInt8[np.ndarray, "h w"],
     areas: Int[np.ndarray, "h w"],
     drawing: UInt8[np.ndarray, "h w 3"],
+    like: Float[np.ndarray, "y x 4"] | None = None,
 ) -> View | None:
     """A frame without the figures that have left, as it stands: what was around them goes on behind them; None = none has.
 
@@ -117,7 +132,7 @@ def behind(
     lines = np.where(hole > 0, np.uint8(0), lines)
     misfit = ways(lines, drawing, [])[0].misfit
     assert misfit is not None
-    return View(bare, misfit, frame_areas(lines), BEHIND, paired=True)
+    return View(bare, misfit, frame_areas(lines), BEHIND, paired=True, like=like)
 
 
 def offers(
@@ -149,7 +164,7 @@ def offers(
     voted = vote.settled(shares, own.reshape(-1, 3)).reshape(own.shape)
     known, likeliest = (x.reshape(rows, columns) for x in (shares.sum(axis=1), (shares @ vote.alike).max(axis=1)))
     colours, source = [own, voted], [OWN, VOTED]
-    signs: list[list[np.ndarray]] = [[empty] * 6] * 2
+    signs: list[list[np.ndarray]] = [[empty] * (6 + len(LIKE))] * 2
     from_own = [empty, np.linalg.norm(to_lab(own) - to_lab(voted), axis=2)]
     region_sizes = np.bincount(areas.reshape(-1))
     for view in shown:
@@ -165,12 +180,13 @@ def offers(
         colours.append(theirs)
         source.append(view.source)
         misfit, edge = (shrunk(x, rows, columns) for x in (view.misfit, _edge(view.areas)))
-        signs.append([apart, misfit, texture, fills, filled, edge])
+        like = [empty] * len(LIKE) if view.like is None else np.moveaxis(shrunk(view.like, rows, columns), 2, 0)
+        signs.append([apart, misfit, texture, fills, filled, edge, *like])
     offered, k = np.stack(colours, axis=2), len(colours)
     lab = to_lab(offered)
     there = np.ones((rows, columns, k), bool)
     there[:, :, VOTED] = known >= KNOWN
-    apart, misfit, texture, fills, filled, edge = (np.stack(sign, axis=2) for sign in zip(*signs, strict=True))
+    apart, misfit, texture, fills, filled, edge, *like = (np.stack(sign, axis=2) for sign in zip(*signs, strict=True))
     shades = to_lab(vote.shades)
     votes = [(shares * alike(to_lab(x.reshape(-1, 3)), shades)).sum(axis=1).reshape(rows, columns) for x in colours]
     votes = np.stack(votes, axis=2)
@@ -240,6 +256,9 @@ def offers(
         "own_typical": typical[:, :, :1],
         "less_typical": typical - most(typical, there),
     }
+    for name, field in zip(LIKE, like, strict=True):
+        known_of |= {name: field, f"{name}_near": _blurred(field, near), f"{name}_region": _of_region(field, region)}
+        known_of[f"less_{name}"] = frame * (field - np.where(frame, field, NEVER).max(axis=2, keepdims=True))
     features = np.zeros((rows, columns, k, FEATURES), np.float32)
     for i, name in enumerate(NAMES):
         features[..., i] = known_of[name]

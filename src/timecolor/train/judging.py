@@ -65,6 +65,7 @@ FITTING: dict[Unit, Fitting] = {
             ),
             ("texture",),
             ("fills", "filled", "same", "less_same", "most_same"),
+            trust.LIKE_NAMES,
             ("typical", "typical_near", "own_typical", "less_typical"),
             (
                 *("votes", "votes_near", "own_votes", "own_votes_near", "most_votes", "known", "likeliest"),
