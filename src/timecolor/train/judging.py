@@ -73,11 +73,11 @@ FITTING: dict[Unit, Fitting] = {
             ),
         ),
         hidden=48,
-        steps=6_000,
+        steps=1_500,
         batch=4_096,
         jitter=0.15,
         even=0.0,
-        members=2,
+        members=4,
     ),
     "regions": Fitting(
         (
@@ -97,16 +97,18 @@ FITTING: dict[Unit, Fitting] = {
 @dataclass(frozen=True, slots=True)
 class JudgingPreset:
     """shots: of the world. judged: of these, how many tell of regions. height, width: pixels. frames: of a shot, by turns
-    `strides` apart. sheets: share of shots by references that have no plate. worn: share of shots by a frame that are film, their
-    lines extracted. away: share of shots by a frame whose own drawing is not among those given, so that it is seldom paired.
+    `strides` apart. drawings: how many of these, beside the frame's own, tell of cells; those of other shots tell more. sheets:
+    share of shots by references that have no plate. worn: share of shots by a frame that are film, their lines extracted. away:
+    share of shots by a frame whose own drawing is not among those given, so that it is seldom paired.
     """
 
-    shots: int = 480
+    shots: int = 960
     judged: int = 96
     height: int = 256
     width: int = 384
     frames: int = 5
     strides: tuple[int, ...] = (1, 2, 3, 4)
+    drawings: int = 1
     sheets: float = 0.25
     worn: float = 0.4
     away: float = 0.5
@@ -190,10 +192,15 @@ def shots(drawn: WorldShot, preset: JudgingPreset) -> Iterator[tuple[Shot, np.nd
         colour = _worn(colour, rng)
         lines = extract_clip(colour, "clean", binarise=True)
     frame, number = Reference(colour[at], None, "frame", f"frame {at}"), np.arange(len(frames)) * stride // drawn.hold
-    shown, given = np.flatnonzero(number == number[at]).tolist(), np.arange(len(frames))
-    if rng.random() < preset.away and len(shown) < len(frames):
-        shown, given = [], np.delete(given, shown)
-    yield Shot(lines[given], (frame,), None, drawn.frame_rate, f"{drawn.index}"), truth[given], shown
+    shown, others = np.flatnonzero(number == number[at]), np.flatnonzero(number != number[at])
+    if rng.random() < preset.away and len(others):
+        shown = shown[:0]
+    given = np.sort(np.append(shown, rng.permutation(others)[: preset.drawings]))
+    yield (
+        Shot(lines[given], (frame,), None, drawn.frame_rate, f"{drawn.index}"),
+        truth[given],
+        np.searchsorted(given, shown).tolist(),
+    )
     if drawn.characters:
         first = int(rng.random() < preset.sheets)  # without the plate
         own = {k: (k - first,) if k >= first else () for k in range(drawn.characters + 1)}
@@ -232,6 +239,8 @@ def _begin(toon: str | Path, matcher: Path | None, trusted: Path | None) -> None
 
 def _collected(job: tuple[Unit, JudgingPreset, int]) -> Cases | None:
     unit, preset, index = job
+    if unit == "regions":  # small ones are few
+        preset = replace(preset, drawings=preset.frames)
     drawn = World(preset.seed, preset.height, preset.width).shot(index)
     made = []
     for shot, truth, shown in shots(drawn, preset):
@@ -343,7 +352,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m timecolor.train.judging")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shots", type=int, default=JudgingPreset().shots)
-    parser.add_argument("--steps", type=int, help="of each network; 6000 unless given")
+    parser.add_argument("--steps", type=int, help="of each network; as many as are due unless given")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--toon", type=Path, help="weights that colour the shots; the embedded ones unless given")
     parser.add_argument("--matcher", type=Path)
