@@ -509,7 +509,7 @@ def test_frames_are_trusted_or_not_with_sheets_or_without_and_beside_other_pictu
     def followed(self, lines, references, frames):
         found = true(self, lines, references, frames)
         voted.append(references)
-        laid.append(list(found.flows))
+        laid.append(list(found.likeness))
         shades.append((found.vote.shades * 255).round())
         return found
 

@@ -321,7 +321,7 @@ def test_whole_frames_are_asked_at_every_place_and_mix_nothing_in(embedded):
     carrier = Carrier(embedded, [shown], [np.ones((160, 240), bool)])
     followed = carrier.followed(lines, (0,))
     assert followed is not None
-    assert not followed.flows
+    assert not followed.likeness
     vote = followed.vote
     assert not vote.mixed
     assert vote.at.all()
@@ -339,10 +339,13 @@ def test_a_frame_is_laid_where_its_figure_is(embedded):
     carrier = Carrier(embedded, [shown, shown], [np.ones((160, 240), bool)] * 2)
     followed = carrier.followed(lines, (0, 1), {1})
     assert followed is not None
-    assert list(followed.flows) == [1]
-    moved = followed.flows[1]
+    assert list(followed.likeness) == [1]
+    moved = followed.likeness[1].flow()
     assert moved.shape == (160, 240, 2)
     assert np.abs(moved[there].mean(axis=0) - (50, -12)).max() < 6
+    inside = cv2.erode(there.astype(np.uint8), np.ones((9, 9), np.uint8))[1::2, 1::2] > 0
+    led, still = (followed.likeness[1].along(flow)[inside] for flow in (np.tile(np.float32([50, -12]), (160, 240, 1)), None))
+    assert (led.mean(axis=0) > still.mean(axis=0) + 0.1).all()
 
 
 def test_a_region_draws_its_places_together(monkeypatch):
