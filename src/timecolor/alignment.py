@@ -56,7 +56,7 @@ class Likeness:
         fits = few.flatten(0, 1) @ some(self._shown).flatten(0, 1).mT
         self._most, self._most_back = fits.amax(dim=1), fits.amax(dim=0)
         self._likely, self._likely_back = (
-            (likely / likely.sum(dim=side, keepdim=True)).unflatten(1, self._few)
+            F.pad((likely / likely.sum(dim=side, keepdim=True)).unflatten(1, self._few), (1, 1, 1, 1))  # nothing around
             for side, likely in ((1, (fits - self._most[:, None]).exp()), (0, (fits - self._most_back).exp()))
         )
 
@@ -68,10 +68,10 @@ class Likeness:
             for n in (self._rows, self._columns)
         )
         where = torch.stack(torch.meshgrid(along, down, indexing="xy"), dim=2)
-        flow = np.zeros(where.shape, np.float32)
+        flow, likely = np.zeros(where.shape, np.float32), self._likely[:, 1:-1, 1:-1]
         for around in AROUND:
             leads = where + torch.from_numpy(flow).to(where)
-            found = _expected(self._likely, leads.flatten(0, 1), down, along, around)
+            found = _expected(likely, leads.flatten(0, 1), down, along, around)
             at, spread = (x.unflatten(0, self._few) for x in found)
             known = 1 / (spread.clamp(min=0) + EXACT**2)
             flow = _alike((at - where).cpu().numpy(), known.cpu().numpy(), self._lines, self._step * STRIDE)
@@ -97,8 +97,8 @@ class Likeness:
         each, y, x = torch.arange(self._few.numel(), device=y.device), *(at[::step, ::step].flatten() for at in (y, x))
         beside = [(i, j) for i in range(3) for j in range(3)]
         likely = [
-            self._fine((torch.stack([padded[each, y + i, x + j] for i, j in beside]).sum(dim=0) + UNLIKELY).log())
-            for padded in (F.pad(shares, (1, 1, 1, 1)) for shares in (self._likely, self._likely_back))
+            self._fine((torch.stack([shares[each, y + i, x + j] for i, j in beside]).sum(dim=0) + UNLIKELY).log())
+            for shares in (self._likely, self._likely_back)
         ]
         signs = [*(x.clamp(-UNLIKE, 0) / 6 for x in (like, like_back)), *(x / 4 for x in likely)]
         return torch.stack(signs, dim=2).cpu().numpy()

@@ -676,15 +676,14 @@ class _Carrying:
             more = [propagation.refined(picture.lines, ink, likely)]
             more += [] if moved is None else [moved]
             its = [*its, *propagation.ways(picture.lines, drawing, more)[1:]]
-            views += trust.views(picture.fills, areas, its, r in self._paired, likeness.along)
+            seen = trust.views(picture.fills, areas, its, r in self._paired, likeness.along)
+            views += seen
             if r in self._paired:  # else lines are sought, and what was not found there has not left
-                placed = [(picture.fills, picture.lines, areas, likeness.along())]
+                placed = [(seen[0], picture.lines)]
                 if moved is not None:  # or it is a figure's, and the place stands still
-                    fills, lines = (propagation.warp(x, moved) for x in (picture.fills, picture.lines))
-                    placed.append((fills, lines, propagation.fetched(areas, moved), likeness.along(moved)))
-                for fills, lines, its_areas, like in placed:
-                    gone = trust.behind(fills, lines, its_areas, drawing, like)
-                    views += [] if gone is None else [gone]
+                    placed.append((seen[-1], propagation.warp(picture.lines, moved)))
+                left = (trust.behind(view.fills, lines, view.areas, drawing, view.like) for view, lines in placed)
+                views += [gone for gone in left if gone is not None]
         areas = cv2.resize(closed, (width, height), interpolation=cv2.INTER_NEAREST)
         offers = trust.offers(cells, drawing, areas, views, found.vote)
         return trust.taken(offers, self._trust(offers))

@@ -112,8 +112,8 @@ def behind(
 ) -> View | None:
     """A frame without the figures that have left, as it stands: what was around them goes on behind them; None = none has.
 
-    lines: darkness of the frame's, which is paired. areas: its closed regions. Of one that has left, the outline is drawn no
-    more; the edge of the picture counts as drawn, and what has much of that is the place.
+    lines: darkness of the frame's, which is paired. areas: its closed regions. like: see `View`, with the figures. Of one that
+    has left, the outline is drawn no more; the edge of the picture counts as drawn, and what has much of that is the place.
     """
     side = 2 * DRAWN + 1
     drawn = cv2.dilate(ink(drawing), np.ones((side, side), np.uint8)) > INK / 2
