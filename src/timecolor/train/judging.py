@@ -97,7 +97,7 @@ FITTING: dict[Unit, Fitting] = {
 @dataclass(frozen=True, slots=True)
 class JudgingPreset:
     """shots: of the world. judged: of these, how many tell of regions. height, width: pixels. frames: of a shot, by turns
-    `strides` apart. drawings: how many of these, beside the frame's own, tell of cells; those of other shots tell more. sheets:
+    `strides` apart. drawings: how many of these, beside the frame's own, tell of cells, which are much alike in one shot. sheets:
     share of shots by references that have no plate. worn: share of shots by a frame that are film, their lines extracted. away:
     share of shots by a frame whose own drawing is not among those given, so that it is seldom paired.
     """
