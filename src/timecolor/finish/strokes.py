@@ -1,4 +1,4 @@
-"""How references show lines, and the sketch's own laid on the fills that way: in which colour, and how much of each stroke.
+"""How references show lines, and the sketch's own laid on the fills that way: in which colour, how strong, and whether at all.
 
 A coloured frame of a shot was drawn on one of its drawings. Side by side they tell what becomes of a line: it may be brown, finer
 or paler than in the sketch, or go, as coloured trace lines do. A plate tells the same of the place that labels name it for. Other
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from timecolor.finish.between import Between
 from timecolor.finish.ink import GRAIN, LINE, Ink
 from timecolor.finish.pixels import largest
 from timecolor.pairing import frames_of
@@ -21,20 +22,24 @@ from timecolor.shot import Reference, Shot
 from timecolor.sketch import reference_lines, without_lines
 
 HUED = 0.3  # ink is red, green or blue where its channels differ by this share of its darkness
-DEPTHS, DEEP = 8, 1.0  # steps of how much ink is around, and how far that is looked at, in pixels of a 480-line picture
+# How opaque a line is tells the ink at a pixel and around, so widely, in pixels of a 480-line picture, and so far beside: these,
+# their products and one, of which ink as it is needs the first alone. So many pixels, as it were, speak for that.
+WIDTHS, RIM, AS_IS, USUAL = (0.6, 1.0, 2.0), 2.0, np.eye(15, dtype=np.float32)[0], 3.0
 WIDE, HEAVY = 3.0, 160  # it is heavy ink, a pupil or where lines meet, where, so far around, this much of 255 is ink
 HUES, KINDS = 4, 12  # neutral, red, green and blue lines, then heavy ink, then black areas, which hold a disc so far around
 TRIED = 3  # pairs of a coloured frame and a drawing that it may be of, the likeliest first, till one tells
 SHARP = 0.7  # a coloured frame of less than this share of the sketch's size is too soft to tell how strong its lines are
 MOST, THERE = 0.05, 0.25  # so many of the pixels of ink, the most inked in a coloured frame, tell its colour, if as inked as that
-USUAL = 1e6  # squared levels, a hundred pixels or so, that speak for what the whole line tells against one step of depth
+# Rounds of what lines usually show, and which ink is not the frame's and does not tell: so far around, in pixels of a 480-line
+# picture, less than this share of that shows. Where so much of a drawing's ink has the frame's lines around, at least, it is the
+# frame's own, and tells which lines it does not show.
+ROUNDS, NEARBY, MET, OWN = 2, 3.0, 0.6, 0.7
 # Up to this short side lines are compared. So dark is a line of a coloured frame, of 255. The drawing's must lie on this share of
 # them, in surroundings of so much of the height, and this share of the drawing's ink must have such surroundings.
 SEEN, DARK, AGREED, AROUND, ENOUGH = 480, 100, 0.8, 0.05, 0.2
 PALEST = 0.25  # a coloured frame that shows less of the ink has no lines or others, and does not say how they look
 BESIDE = 2.0  # so far beside the ink its lines may lie, in pixels of a 480-line picture, and count
 AS_GOOD, ALIKE = 1.25, 10  # so much larger may the squared error of a kind of ink, left as it is, be, and by so many levels
-MOST_SHOWN = 3.0  # times its opacity
 # Levels by which a line of a reference is darker than its fill, pixels of that which tell its colour, and the share of them that
 # may be darker than it. Ink that is as near to it, in levels, stays as it is; colours as near as `SAME` are of one ink. Up to
 # `PICTURED` pixels of its long side are looked at.
@@ -47,14 +52,16 @@ OUTLINE = 3.0  # so far around a figure, in pixels of a 480-line picture, lines 
 class Strokes:
     """How lines are to look, in one or several ways.
 
-    colours: of ink of each of the `KINDS`, float32 (ways, n, 3) in 0..255, NaN = as it is. shares: how much of its opacity shows,
-    by how much ink is around, of 255, float32 (ways, n, 256): strokes of a sketch may be thicker than finished ones, and end
-    before their own rim, or pale pencil, and be more. ways: of each label; another has the first. places: labels of what is
-    behind figures, whose outlines may lie on it.
+    colours: of ink of each of the `KINDS`, float32 (ways, n, 3) in 0..255, NaN = as it is. weights: of ink of each of the `HUES`,
+    float32 (ways, m, k), how opaque a line is, told by the ink at a pixel and around: strokes of a sketch may be thicker than
+    finished ones, and end before their own rim, or pale pencil, and be more. between: of each way, how much of that shows by the
+    fills on either side; None = all. ways: of each label; another has the first. places: labels of what is behind figures, whose
+    outlines may lie on it.
     """
 
     colours: Float[np.ndarray, "ways n 3"]
-    shares: Float[np.ndarray, "ways n 256"]
+    weights: Float[np.ndarray, "ways m k"]
+    between: Sequence[Between | None]
     ways: Mapping[int, int] = field(default_factory=dict)
     places: Collection[int] = ()
 
@@ -80,16 +87,18 @@ class Strokes:
 
     def over(self, ink: Ink, fills: UInt8[np.ndarray, "h w 3"], labels: np.ndarray | None = None) -> UInt8[np.ndarray, "h w 3"]:
         """The ink on top of the fills. labels: integers (h, w)."""
-        at = np.flatnonzero(ink.opacity)
-        (kind, depth), way = _looked_at(ink, at), np.zeros(len(at), np.intp)
+        inked = _Inked.of(ink)
+        way = np.zeros(len(inked.at), np.intp)
         if labels is not None and self.ways:
-            way = self._ways(labels).ravel()[at]
-        colour, own = self.colours[way, kind], ink.own(at)
-        colour = np.where(np.isnan(colour), own, colour)
-        share = np.minimum(ink.opacity.ravel()[at] * self.shares[way, kind, depth], 1)[:, None]
-        below = fills.reshape(-1, 3)[at]
+            way = self._ways(labels).ravel()[inked.at]
+        colour, told = inked.coloured(self.colours[way, inked.kind])
+        share = told * np.einsum("nk,nk->n", inked.around, self.weights[way, inked.kind % HUES]).clip(0, 1)
+        for i, between in enumerate(self.between):
+            if between is not None and (way == i).any():
+                share[way == i] *= between.shown(fills, ink.opacity).ravel()[inked.at[way == i]]
+        below = fills.reshape(-1, 3)[inked.at]
         out = fills.copy()
-        out.reshape(-1, 3)[at] = (below + share * (colour - below) + 0.5).astype(np.uint8)
+        out.reshape(-1, 3)[inked.at] = (below + share.clip(max=1)[:, None] * (colour - below) + 0.5).astype(np.uint8)
         return out
 
     def _ways(self, labels: np.ndarray) -> Int[np.ndarray, "h w"]:
@@ -134,6 +143,51 @@ def _pairs(
         yield _Pair(shot.references[r].image, shot.sketch[frame : frame + 1][0], within)
 
 
+class _Inked(NamedTuple):
+    """Pixels, n, of ink and beside it, by flat index. kind: (n,). around: float32 (n, k), see `WIDTHS`. own: the ink's colour,
+
+    float32 (n, 3), in 0..255. bare: bool (n,), those beside it.
+    """
+
+    at: np.ndarray
+    kind: np.ndarray
+    around: np.ndarray
+    own: np.ndarray
+    bare: np.ndarray
+
+    @staticmethod
+    def of(ink: Ink, within: Bool[np.ndarray, "h w"] | None = None) -> "_Inked":
+        """within: of these pixels, and beside them; None = of all."""
+        unit = max(1.0, min(ink.opacity.shape) / 480)
+        rim = np.ones((2 * round(RIM * unit) + 1,) * 2, np.uint8)
+        some = ink.opacity > 0 if within is None else (ink.opacity > 0) & within
+        at = np.flatnonzero(cv2.dilate(some.view(np.uint8), rim))
+        opacity = ink.opacity.ravel()[at]
+        cover = (ink.opacity * 255 + 0.5).astype(np.uint8)
+        wide = [cv2.GaussianBlur(cover, (0, 0), sigma * unit).ravel()[at] / np.float32(255) for sigma in WIDTHS]
+        one = [opacity, *wide]
+        products = [one[i] * one[j] for i in range(len(one)) for j in range(i, len(one))]
+        around = np.stack([*one, *products, np.ones_like(opacity)], axis=1)
+        bare = opacity <= GRAIN
+        # Beside ink it has the ink's hue.
+        shade = np.where(bare[:, None], cv2.erode(ink.sketch, rim).reshape(-1, 3)[at], ink.sketch.reshape(-1, 3)[at])
+        sheen = np.minimum(shade / ink.paper, 1)
+        low, high = sheen.min(axis=1), sheen.max(axis=1)
+        hue = np.where(high - low > HUED * (1 - low), 1 + sheen.argmax(axis=1), 0)
+        far = cv2.GaussianBlur(cover, (0, 0), WIDE * unit).ravel()[at]
+        size = round(cover.shape[1] / unit), round(cover.shape[0] / unit)
+        small = cv2.resize(cover, size, interpolation=cv2.INTER_AREA) if unit > 1 else cover
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(WIDE) + 1,) * 2)
+        area = cv2.morphologyEx((small > 127).astype(np.uint8), cv2.MORPH_OPEN, disc)
+        area = cv2.resize(area, cover.shape[::-1], interpolation=cv2.INTER_NEAREST).ravel()[at] > 0
+        return _Inked(at, hue + HUES * ((far > HEAVY) * (1 + area)), around, ink.own(at), opacity == 0)
+
+    def coloured(self, colours: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "n 3"], Bool[np.ndarray, " n"]]:
+        """Each pixel's colour, its own where it is to have none (NaN), and whether it has any: beside ink there is no own one."""
+        unknown = np.isnan(colours[:, 0])
+        return np.where(unknown[:, None], self.own, colours), ~(unknown & self.bare)
+
+
 class _Told(NamedTuple):
     """What a pair tells; None = that lines stay as they are."""
 
@@ -157,26 +211,21 @@ def _told(coloured: np.ndarray, drawing: np.ndarray, within: np.ndarray | None =
     if seen.sum() < max(FEW, ENOUGH * inked.sum()):
         return None
     over = cv2.resize(lines, (width, height), interpolation=cv2.INTER_LINEAR)
-    fills = without_lines(coloured, np.where(ink.opacity > GRAIN, np.uint8(255), over))
-    at = np.flatnonzero(seen)
-    strokes, shown = _fitted(ink, coloured, fills, at)
+    rim = np.ones((2 * round(max(1.0, min(height, width) / 480)) + 1,) * 2, np.uint8)
+    fills = without_lines(coloured, np.where(cv2.dilate((ink.opacity > GRAIN).view(np.uint8), rim) > 0, over, np.uint8(0)))
+    strokes, shown = _fitted(ink, coloured, fills, seen, bool(seen.sum() >= OWN * inked.sum()))
     if shown <= PALEST:
         return None
-    truth = coloured.reshape(-1, 3)[at].astype(np.float32)
-    off, left = (np.square(drawn.reshape(-1, 3)[at] - truth).sum(axis=1) for drawn in (strokes.over(ink, fills), ink.over(fills)))
-    kind = _folded(_looked_at(ink, at)[0])
-    off, left, count = (np.bincount(kind, x, KINDS - HUES) for x in (off, left, np.ones(len(at))))
+    near = _Inked.of(ink, seen)
+    truth, mine = coloured.reshape(-1, 3)[near.at].astype(np.float32), ink.opacity.ravel()[near.at] > GRAIN
+    made = strokes.over(ink, fills), ink.over(fills)
+    off, left = (np.square(picture.reshape(-1, 3)[near.at] - truth).sum(axis=1) for picture in made)
+    off, left, count = (np.bincount(near.kind % HUES, x, HUES) for x in (off, left, mine))
     as_good = (left <= AS_GOOD * off + 3 * ALIKE**2 * count) | (count < FEW)
     if as_good.all():
         return _Told(None)
-    as_good = np.concatenate([as_good, as_good[HUES:]])
-    strokes.colours[0, as_good], strokes.shares[0, as_good] = np.nan, 1
+    strokes.colours[0, np.tile(as_good, KINDS // HUES)], strokes.weights[0, as_good] = np.nan, AS_IS
     return _Told(strokes)
-
-
-def _folded(kind: np.ndarray) -> np.ndarray:
-    """Kinds of ink, black areas taken for heavy ink: what a coloured frame shows of them tells itself."""
-    return np.where(kind >= 2 * HUES, kind - HUES, kind)
 
 
 def _lines(coloured: np.ndarray) -> UInt8[np.ndarray, "y x"]:
@@ -198,34 +247,59 @@ def _agreed(lines: np.ndarray, opacity: np.ndarray) -> Bool[np.ndarray, "h w"]:
     return cv2.resize(agreed.astype(np.uint8), opacity.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
 
 
-def _fitted(ink: Ink, coloured: np.ndarray, fills: np.ndarray, at: np.ndarray) -> tuple[Strokes, float]:
-    """Colours and shares that lay the ink on the fills as the coloured frame has it at some pixels, and the share of it there."""
-    (kind, depth), opacity = _looked_at(ink, at), ink.opacity.ravel()[at]
-    kind, kinds = _folded(kind), KINDS - HUES
-    picture, below = (x.reshape(-1, 3)[at].astype(np.float32) for x in (coloured, fills))
-    colours = np.full((kinds, 3), np.nan, np.float32)
-    own = ink.own(at)
-    inked = ((picture - below) * (own - below)).sum(1) / np.maximum(np.square(own - below).sum(1), 1)
-    for k in np.unique(kind):
-        mine = np.flatnonzero(kind == k)
-        core = mine[inked[mine] >= np.quantile(inked[mine], 1 - MOST)]
+def _fitted(ink: Ink, coloured: np.ndarray, fills: np.ndarray, seen: Bool[np.ndarray, "h w"], own: bool) -> tuple[Strokes, float]:
+    """What lays the ink on the fills as the coloured frame has it where it is seen, and the share of it that shows there.
+
+    own: what is seen there is that ink; else a line that the frame does not have may be another drawing's.
+    """
+    near = _Inked.of(ink, seen)
+    picture, below = (x.reshape(-1, 3)[near.at].astype(np.float32) for x in (coloured, fills))
+    # Black areas are taken for heavy ink: what a coloured frame shows of them tells itself.
+    kind, mine = np.where(near.kind >= 2 * HUES, near.kind - HUES, near.kind), seen.ravel()[near.at]
+    colours = np.full((KINDS, 3), np.nan, np.float32)
+    inked = ((picture - below) * (near.own - below)).sum(1) / np.maximum(np.square(near.own - below).sum(1), 1)
+    for k in np.unique(kind[mine]):
+        of_kind = np.flatnonzero(mine & (kind == k))
+        core = of_kind[inked[of_kind] >= np.quantile(inked[of_kind], 1 - MOST)]
         if inked[core].mean() > THERE:
             colours[k] = np.median(picture[core], axis=0)
-    colour = np.where(np.isnan(colours[kind]), own, colours[kind])
-    towards = opacity[:, None] * (colour - below)
-    step = np.minimum(depth.astype(np.int64) * DEPTHS // 256, DEPTHS - 1) + DEPTHS * kind
-    came, whole = (
-        np.bincount(step, (x * towards).sum(1), kinds * DEPTHS).reshape(kinds, DEPTHS) for x in (picture - below, towards)
-    )
-    usual = ((came.sum(1) + USUAL) / (whole.sum(1) + USUAL))[:, None]
-    steps = np.clip((came + USUAL * usual) / (whole + USUAL), 0, MOST_SHOWN)
-    middles = (np.arange(DEPTHS) + 0.5) * 256 / DEPTHS - 0.5
-    shares = np.stack([np.interp(np.arange(256), middles, row) for row in steps]).astype(np.float32)
-    shown = _darkened(ink, coloured, fills, at, np.median(colour, axis=0))
-    laid = float(np.minimum(opacity * shares[kind, depth], 1).sum() / opacity.sum())
-    shares = np.maximum(shares, np.minimum(shares * (shown / max(laid, 1e-3)), 1))
-    colours, shares = (np.concatenate([x, x[HUES:]])[None] for x in (colours, shares))
-    return Strokes(colours, shares), shown
+    colours[2 * HUES :] = colours[HUES : 2 * HUES]
+    colour, told = near.coloured(colours[near.kind])
+    towards = (colour - below) * told[:, None]
+    # How opaque the frame's line is at each pixel, and how much that counts.
+    far = np.square(towards).sum(axis=1)
+    opaque = ((picture - below) * towards).sum(axis=1) / np.maximum(far, 1)
+    weights, between = np.tile(AS_IS, (HUES, 1)), None
+    showing = met = np.ones(len(near.at), np.float32)
+    for _ in range(ROUNDS):
+        for hue in np.unique(near.kind % HUES):
+            of_hue = (near.kind % HUES == hue) & told
+            counts = (far * showing)[of_hue] / max(float(far[of_hue].mean()), 1e-6)
+            if counts @ met[of_hue] > counts.sum() / 2:  # else this ink goes
+                counts *= met[of_hue]
+            around = near.around[of_hue].astype(np.float64)
+            left = opaque[of_hue] - showing[of_hue] * (around @ AS_IS)
+            normal = (around * (counts * showing[of_hue])[:, None]).T @ around + USUAL * np.eye(len(AS_IS))
+            weights[hue] = AS_IS + np.linalg.solve(normal, around.T @ (counts * left))
+        usual = np.einsum("nk,nk->n", near.around, weights[near.kind % HUES]).clip(0, 1)
+        came, whole = far * usual * opaque, far * usual**2
+        met = (_around(came, near.at, ink) >= MET * _around(whole, near.at, ink)).astype(np.float32)
+        if own:
+            between = Between.of(fills, ink.opacity, near.at[mine], came[mine], whole[mine])
+            showing = between.shown(fills, ink.opacity).ravel()[near.at]
+    strokes = Strokes(colours[None], weights[None], [between])
+    at, middle = near.at[mine], np.median(colour[mine], axis=0)
+    shown, laid = (_darkened(ink, made, fills, at, middle) for made in (coloured, strokes.over(ink, fills)))
+    strokes.weights[:] *= max(1.0, shown / max(laid, 1e-3))
+    return strokes, shown
+
+
+def _around(values: np.ndarray, at: np.ndarray, ink: Ink) -> np.ndarray:
+    """The mean of values at pixels (flat indices) near each."""
+    field = np.zeros(ink.opacity.shape, np.float32)
+    field.ravel()[at] = values
+    side = 2 * round(NEARBY * max(1.0, min(field.shape) / 480)) + 1
+    return cv2.blur(field, (side, side)).ravel()[at]
 
 
 def _darkened(ink: Ink, coloured: np.ndarray, fills: np.ndarray, at: np.ndarray, colour: np.ndarray) -> float:
@@ -243,22 +317,6 @@ def _darkened(ink: Ink, coloured: np.ndarray, fills: np.ndarray, at: np.ndarray,
 
     moved = coloured.reshape(-1, 3)[near].astype(np.float32) - fills.reshape(-1, 3)[near]
     return float((moved * towards(near)[0]).sum() / max(float((ink.opacity.ravel()[at] * towards(at)[1]).sum()), 1e-3))
-
-
-def _looked_at(ink: Ink, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which kind of ink lies at pixels (flat indices), however thin, and how much is around each, of 255."""
-    sheen = np.minimum(ink.sketch.reshape(-1, 3)[at] / ink.paper, 1)
-    low, high = sheen.min(axis=1), sheen.max(axis=1)
-    hue = np.where(high - low > HUED * (1 - low), 1 + sheen.argmax(axis=1), 0)
-    unit = max(1.0, min(ink.opacity.shape) / 480)
-    cover = (ink.opacity * 255 + 0.5).astype(np.uint8)
-    near, far = (cv2.GaussianBlur(cover, (0, 0), sigma * unit).ravel()[at] for sigma in (DEEP, WIDE))
-    size = round(cover.shape[1] / unit), round(cover.shape[0] / unit)
-    small = cv2.resize(cover, size, interpolation=cv2.INTER_AREA) if unit > 1 else cover
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(WIDE) + 1,) * 2)
-    area = cv2.morphologyEx((small > 127).astype(np.uint8), cv2.MORPH_OPEN, disc)
-    area = cv2.resize(area, cover.shape[::-1], interpolation=cv2.INTER_NEAREST).ravel()[at] > 0
-    return hue + HUES * ((far > HEAVY) * (1 + area)), near
 
 
 def _places(
@@ -298,20 +356,22 @@ def _coloured(shot: Shot, present: Sequence[int], ink: Ink, places: Mapping[int,
     dark = ink.own(np.flatnonzero(ink.opacity >= 1))
     usual = np.median(dark, axis=0) if len(dark) else np.zeros(3)
     colours = np.full((len(groups), KINDS, 3), np.nan, np.float32)
-    shares = np.ones((len(groups), KINDS, 256), np.float32)
+    weights = np.tile(AS_IS, (len(groups), HUES, 1))
+    between: list[Between | None] = [None] * len(groups)
     for way, group in enumerate(groups):
         count, colour = max((own[r] for r in group), key=lambda x: x[0], default=unknown)
         if count < FEW:
             continue
         same = [place for place in places.values() if (np.abs(place.colours[0] - colour).max(axis=1) <= SAME).any()]
         if same:
-            shares[way] = same[0].shares[0]
+            weights[way] = same[0].weights[0]
         if same or np.abs(colour - usual).max() > NEAR:
             colours[way, : 2 * HUES : HUES] = colour
     for label, place in places.items():
-        colours[ways[label]], shares[ways[label]] = place.colours[0], place.shares[0]
+        way = ways[label]
+        colours[way], weights[way], between[way] = place.colours[0], place.weights[0], place.between[0]
     behind = {label for label, way in ways.items() if all(shot.references[r].role == "background" for r in groups[way])}
-    return None if np.isnan(colours).all() else Strokes(colours, shares, ways, behind)
+    return None if np.isnan(colours).all() else Strokes(colours, weights, between, ways, behind)
 
 
 def _ink_colour(reference: Reference) -> tuple[int, Float[np.ndarray, " 3"]]:

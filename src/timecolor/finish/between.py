@@ -1,0 +1,93 @@
+"""How much of a line a coloured frame shows, by the fills on either side of it.
+
+Between two tones of a part, artists draw where the border runs, and no line remains of it in the finished frame; the same ink
+around the part is an outline. The colours on either side tell one from the other, wherever the part has moved.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from timecolor.finish.ink import GRAIN, nearest
+from timecolor.finish.lab import apart, to_lab
+from timecolor.shapes import Float, UInt8
+
+# Fills that are told apart, at most, of at least so many pixels each and so far from one another, CIE Lab; others are as far.
+FILLS, LEAST, NEAR = 48, 40, 6.0
+STEPS = 6  # bits of a channel that are looked up
+REACH = 3  # so far across a line its other side lies, in pixels of a 480-line picture
+USUAL = 1.5e5  # squared levels, forty pixels or so of ink, that speak for a line that shows as much as others
+MOST, WITHIN = 1.1, 0.5  # of what others show; and least of it within one fill, where another may be missing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Between:
+    """fills: which fill each colour is, by `STEPS` bits of its channels, uint8, 1 to n; 0 = none.
+
+    shares: float32 (n + 1, n + 1), how much of a line between two fills shows, of what lines usually do.
+    """
+
+    fills: UInt8[np.ndarray, " colours"]
+    shares: Float[np.ndarray, "n n"]
+
+    @staticmethod
+    def of(
+        fills: UInt8[np.ndarray, "h w 3"],
+        opacity: Float[np.ndarray, "h w"],
+        at: np.ndarray,
+        shown: Float[np.ndarray, " m"],
+        usual: Float[np.ndarray, " m"],
+    ) -> "Between":
+        """fills: of a coloured frame. opacity: of its drawing's ink. at: pixels of ink (flat indices); shown, usual: how strong
+
+        the frame's line is there, and how strong by what it usually shows, in squared levels.
+        """
+        known = _fills(fills.reshape(-1, 3)[opacity.reshape(-1) <= GRAIN])
+        count = int(known.max()) + 1
+        one, other = (side.reshape(-1)[at].astype(np.int64) for side in _sides(known, fills, opacity))
+        key = one * count + other
+        came, whole = (np.bincount(key, x, count * count).reshape(count, count) for x in (shown, usual))
+        came, whole = came + came.T, whole + whole.T  # of two fills, whichever is first; of one, twice
+        shares = np.clip((came + USUAL) / (whole + USUAL), 0, MOST).astype(np.float32)
+        np.fill_diagonal(shares, shares.diagonal().clip(min=WITHIN))
+        return Between(known, shares)
+
+    def shown(self, fills: UInt8[np.ndarray, "h w 3"], opacity: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+        """How much of a line at each pixel shows. fills: under ink of this opacity."""
+        one, other = _sides(self.fills, fills, opacity)
+        return cv2.blur(self.shares[one, other], (3, 3))
+
+
+def _fills(colours: UInt8[np.ndarray, "n 3"]) -> UInt8[np.ndarray, " colours"]:
+    """The commonest of some colours, as `Between.fills`."""
+    every = np.arange(1 << 3 * STEPS)
+    middles = np.stack([every >> 2 * STEPS, every >> STEPS, every], axis=1) % (1 << STEPS) * (256 >> STEPS) + (128 >> STEPS)
+    lab, counts = to_lab(middles.astype(np.uint8)), np.bincount(_bins(colours), minlength=len(every))
+    common = np.argsort(-counts, kind="stable")[: int((counts >= LEAST).sum())]
+    chosen = common[apart(lab[common], NEAR)[:FILLS]]
+    found = np.zeros(len(every), np.uint8)
+    if not len(chosen):
+        return found
+    away = ((lab**2).sum(axis=1)[:, None] + (lab[chosen] ** 2).sum(axis=1) - 2 * lab @ lab[chosen].T).clip(min=0)
+    near = away.min(axis=1) < NEAR**2
+    found[near] = away[near].argmin(axis=1) + 1
+    return found
+
+
+def _bins(colours: UInt8[np.ndarray, "... 3"]) -> np.ndarray:
+    steps = (colours >> 8 - STEPS).astype(np.int64)
+    return (steps[..., 0] << 2 * STEPS) + (steps[..., 1] << STEPS) + steps[..., 2]
+
+
+def _sides(known: np.ndarray, fills: np.ndarray, opacity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The fills on either side of each pixel of ink, uint8 (h, w) twice; the same twice where no other is in reach."""
+    bare = opacity <= GRAIN
+    if not bare.any():
+        return np.zeros(bare.shape, np.uint8), np.zeros(bare.shape, np.uint8)
+    # Other than 0, which asks for the nearest one.
+    one = (nearest(np.where(bare, known[_bins(fills)].astype(np.int32) + 1, 0)) - 1).astype(np.uint8)
+    side = 2 * round(REACH * max(1.0, min(bare.shape) / 480)) + 1
+    around = np.ones((side, side), np.uint8)
+    high, low = cv2.dilate(one, around), cv2.erode(one, around)
+    return one, np.where(high != one, high, low)
