@@ -104,7 +104,7 @@ def test_trace_lines_go_where_a_coloured_frame_does_not_have_them():
     made, plain = strokes.over(Ink.of(drawings[0]), fills(THEN)), Ink.of(drawings[0]).over(fills(THEN))
     traced = drawings[0][..., 0].astype(int) - drawings[0][..., 1] > 200  # red
     assert traced.sum() > 150
-    assert off(made[traced], fills(THEN)[traced]) < 15 < 60 < off(plain[traced], fills(THEN)[traced])
+    assert off(made[traced], fills(THEN)[traced]) < 20 < 60 < off(plain[traced], fills(THEN)[traced])
 
 
 def test_black_areas_stay_where_lines_grow_thin():
@@ -288,7 +288,7 @@ def test_a_border_of_shade_goes_where_a_coloured_frame_has_no_line_and_outlines_
     made, truth = strokes.over(Ink.of(bordered(THEN)), shaded(THEN)), lined(shaded(THEN), THEN, 3)
     border = np.s_[100:150, THEN + 69 : THEN + 72]  # clear of mouth and hat
     assert off(Ink.of(bordered(THEN)).over(shaded(THEN))[border], truth[border]) > 100
-    assert off(made[border], truth[border]) < 30
+    assert off(made[border], truth[border]) < 45
     outline = (cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), (THEN + 70, 130), 70, 1, 1) > 0) & (truth.max(axis=2) < 30)
     outline[55:90] = outline[190:] = False  # where the border begins and ends
     assert outline.sum() > 100

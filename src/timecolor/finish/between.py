@@ -1,17 +1,19 @@
-"""How much of a line a coloured frame shows, by the fills on either side of it.
+"""How much of a line coloured pictures show, by the fills on either side of it.
 
 Between two tones of a part, artists draw where the border runs, and no line remains of it in the finished frame; the same ink
 around the part is an outline. The colours on either side tell one from the other, wherever the part has moved.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from timecolor.finish.ink import GRAIN, nearest
 from timecolor.finish.lab import apart, to_lab
-from timecolor.shapes import Float, UInt8
+from timecolor.shapes import Bool, Float, UInt8
 
 # Fills that are told apart, at most, of at least so many pixels each and so far from one another, CIE Lab; others are as far.
 FILLS, LEAST, NEAR = 48, 40, 6.0
@@ -19,6 +21,18 @@ STEPS = 6  # bits of a channel that are looked up
 REACH = 3  # so far across a line its other side lies, in pixels of a 480-line picture
 USUAL = 1.5e5  # squared levels, forty pixels or so of ink, that speak for a line that shows as much as others
 MOST, WITHIN = 1.1, 0.5  # of what others show; and least of it within one fill, where another may be missing
+GONE, LINED = 0.4, 0.5  # a picture without its drawing has no line between two fills where less shows; so much opacity is one
+
+
+_CELL = np.ones((3, 3), np.uint8)
+
+
+class Picture(NamedTuple):
+    """A coloured picture, uint8 (h, w, 3), the same without its lines, and where it shows something, bool (h, w)."""
+
+    image: np.ndarray
+    fills: np.ndarray
+    seen: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +67,32 @@ class Between:
         np.fill_diagonal(shares, shares.diagonal().clip(min=WITHIN))
         return Between(known, shares)
 
+    @staticmethod
+    def pictured(pictures: Sequence[Picture], colour: Float[np.ndarray, " 3"]) -> "Between | None":
+        """What pictures tell whose drawings are not known: between which fills they have no line; None = between none.
+
+        colour: of their lines, in 0..255.
+        """
+        known = _fills(np.concatenate([picture.fills[picture.seen & _even(picture.fills)] for picture in pictures]))
+        count = int(known.max()) + 1
+        came, whole = np.zeros((2, count, count))
+        for picture in pictures:
+            of = np.where(picture.seen, known[_bins(picture.fills)], np.uint8(0))
+            high, low = cv2.dilate(of, _CELL), cv2.erode(of, _CELL)
+            border = np.flatnonzero((high != low) & (low > 0))
+            below = picture.fills.astype(np.float32)
+            towards = colour.astype(np.float32) - below
+            far = np.square(towards).sum(axis=2)
+            opaque = ((picture.image - below) * towards).sum(axis=2) / np.maximum(far, 1)
+            # A line's middle lies beside the border of what is left without it.
+            opaque, far = (cv2.dilate(x, _CELL).ravel()[border] for x in (opaque, far))
+            key = low.ravel()[border].astype(np.int64) * count + high.ravel()[border]
+            came += np.bincount(key, far * np.clip(opaque / LINED, 0, 1), count * count).reshape(count, count)
+            whole += np.bincount(key, far, count * count).reshape(count, count)
+        shares = (came + came.T + USUAL) / (whole + whole.T + USUAL)
+        gone = shares < GONE
+        return Between(known, np.where(gone, shares, 1).astype(np.float32)) if gone.any() else None
+
     def shown(self, fills: UInt8[np.ndarray, "h w 3"], opacity: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
         """How much of a line at each pixel shows. fills: under ink of this opacity."""
         one, other = _sides(self.fills, fills, opacity)
@@ -73,6 +113,13 @@ def _fills(colours: UInt8[np.ndarray, "n 3"]) -> UInt8[np.ndarray, " colours"]:
     near = away.min(axis=1) < NEAR**2
     found[near] = away[near].argmin(axis=1) + 1
     return found
+
+
+def _even(fills: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+    """Where a colour goes on all around: what is left of lines is no fill."""
+    bins = _bins(fills).astype(np.float32)
+    around = np.ones((5, 5), np.uint8)
+    return cv2.dilate(bins, around) == cv2.erode(bins, around)
 
 
 def _bins(colours: UInt8[np.ndarray, "... 3"]) -> np.ndarray:

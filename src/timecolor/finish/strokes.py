@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from timecolor.finish.between import Between
+from timecolor.finish.between import Between, Picture
 from timecolor.finish.ink import GRAIN, LINE, Ink
 from timecolor.finish.pixels import largest
 from timecolor.pairing import frames_of
@@ -52,15 +52,15 @@ OUTLINE = 3.0  # so far around a figure, in pixels of a 480-line picture, lines 
 class Strokes:
     """How lines are to look, in one or several ways.
 
-    colours: of ink of each of the `KINDS`, float32 (ways, n, 3) in 0..255, NaN = as it is. weights: of ink of each of the `HUES`,
-    float32 (ways, m, k), how opaque a line is, told by the ink at a pixel and around: strokes of a sketch may be thicker than
-    finished ones, and end before their own rim, or pale pencil, and be more. between: of each way, how much of that shows by the
+    colours: of ink of each of the `KINDS`, float32 (ways, n, 3) in 0..255, NaN = as it is. weights: of ink of each, float32
+    (ways, n, k), how opaque a line is, told by the ink at a pixel and around: strokes of a sketch may be thicker than finished
+    ones, and end before their own rim, or pale pencil, and be more. between: of each way, how much of that shows by the
     fills on either side; None = all. ways: of each label; another has the first. places: labels of what is behind figures, whose
     outlines may lie on it.
     """
 
     colours: Float[np.ndarray, "ways n 3"]
-    weights: Float[np.ndarray, "ways m k"]
+    weights: Float[np.ndarray, "ways n k"]
     between: Sequence[Between | None]
     ways: Mapping[int, int] = field(default_factory=dict)
     places: Collection[int] = ()
@@ -92,7 +92,7 @@ class Strokes:
         if labels is not None and self.ways:
             way = self._ways(labels).ravel()[inked.at]
         colour, told = inked.coloured(self.colours[way, inked.kind])
-        share = told * np.einsum("nk,nk->n", inked.around, self.weights[way, inked.kind % HUES]).clip(0, 1)
+        share = told * np.einsum("nk,nk->n", inked.around, self.weights[way, inked.kind]).clip(0, 1)
         for i, between in enumerate(self.between):
             if between is not None and (way == i).any():
                 share[way == i] *= between.shown(fills, ink.opacity).ravel()[inked.at[way == i]]
@@ -220,11 +220,11 @@ def _told(coloured: np.ndarray, drawing: np.ndarray, within: np.ndarray | None =
     truth, mine = coloured.reshape(-1, 3)[near.at].astype(np.float32), ink.opacity.ravel()[near.at] > GRAIN
     made = strokes.over(ink, fills), ink.over(fills)
     off, left = (np.square(picture.reshape(-1, 3)[near.at] - truth).sum(axis=1) for picture in made)
-    off, left, count = (np.bincount(near.kind % HUES, x, HUES) for x in (off, left, mine))
+    off, left, count = (np.bincount(near.kind, x, KINDS) for x in (off, left, mine))
     as_good = (left <= AS_GOOD * off + 3 * ALIKE**2 * count) | (count < FEW)
     if as_good.all():
         return _Told(None)
-    strokes.colours[0, np.tile(as_good, KINDS // HUES)], strokes.weights[0, as_good] = np.nan, AS_IS
+    strokes.colours[0, as_good], strokes.weights[0, as_good] = np.nan, AS_IS
     return _Told(strokes)
 
 
@@ -254,8 +254,7 @@ def _fitted(ink: Ink, coloured: np.ndarray, fills: np.ndarray, seen: Bool[np.nda
     """
     near = _Inked.of(ink, seen)
     picture, below = (x.reshape(-1, 3)[near.at].astype(np.float32) for x in (coloured, fills))
-    # Black areas are taken for heavy ink: what a coloured frame shows of them tells itself.
-    kind, mine = np.where(near.kind >= 2 * HUES, near.kind - HUES, near.kind), seen.ravel()[near.at]
+    kind, mine = near.kind, seen.ravel()[near.at]
     colours = np.full((KINDS, 3), np.nan, np.float32)
     inked = ((picture - below) * (near.own - below)).sum(1) / np.maximum(np.square(near.own - below).sum(1), 1)
     for k in np.unique(kind[mine]):
@@ -263,25 +262,27 @@ def _fitted(ink: Ink, coloured: np.ndarray, fills: np.ndarray, seen: Bool[np.nda
         core = of_kind[inked[of_kind] >= np.quantile(inked[of_kind], 1 - MOST)]
         if inked[core].mean() > THERE:
             colours[k] = np.median(picture[core], axis=0)
-    colours[2 * HUES :] = colours[HUES : 2 * HUES]
-    colour, told = near.coloured(colours[near.kind])
+    colour, told = near.coloured(colours[kind])
     towards = (colour - below) * told[:, None]
     # How opaque the frame's line is at each pixel, and how much that counts.
     far = np.square(towards).sum(axis=1)
     opaque = ((picture - below) * towards).sum(axis=1) / np.maximum(far, 1)
-    weights, between = np.tile(AS_IS, (HUES, 1)), None
+    # A black area of the sketch that is one of the fills is all there.
+    area = (kind >= 2 * HUES) & (far < SAME**2)
+    opaque[area], far[area] = 1, float(far.mean())
+    weights, between = np.tile(AS_IS, (KINDS, 1)), None
     showing = met = np.ones(len(near.at), np.float32)
     for _ in range(ROUNDS):
-        for hue in np.unique(near.kind % HUES):
-            of_hue = (near.kind % HUES == hue) & told
-            counts = (far * showing)[of_hue] / max(float(far[of_hue].mean()), 1e-6)
-            if counts @ met[of_hue] > counts.sum() / 2:  # else this ink goes
-                counts *= met[of_hue]
-            around = near.around[of_hue].astype(np.float64)
-            left = opaque[of_hue] - showing[of_hue] * (around @ AS_IS)
-            normal = (around * (counts * showing[of_hue])[:, None]).T @ around + USUAL * np.eye(len(AS_IS))
-            weights[hue] = AS_IS + np.linalg.solve(normal, around.T @ (counts * left))
-        usual = np.einsum("nk,nk->n", near.around, weights[near.kind % HUES]).clip(0, 1)
+        for k in np.unique(kind[told]):
+            of_kind = (kind == k) & told
+            counts = (far * showing)[of_kind] / max(float(far[of_kind].mean()), float(far[told].mean()) / 10, 1e-6)
+            if counts @ met[of_kind] > counts.sum() / 2:  # else this ink goes
+                counts *= met[of_kind]
+            around = near.around[of_kind].astype(np.float64)
+            left = opaque[of_kind] - showing[of_kind] * (around @ AS_IS)
+            normal = (around * (counts * showing[of_kind])[:, None]).T @ around + USUAL * np.eye(len(AS_IS))
+            weights[k] = AS_IS + np.linalg.solve(normal, around.T @ (counts * left))
+        usual = np.einsum("nk,nk->n", near.around, weights[kind]).clip(0, 1)
         came, whole = far * usual * opaque, far * usual**2
         met = (_around(came, near.at, ink) >= MET * _around(whole, near.at, ink)).astype(np.float32)
         if own:
@@ -356,7 +357,7 @@ def _coloured(shot: Shot, present: Sequence[int], ink: Ink, places: Mapping[int,
     dark = ink.own(np.flatnonzero(ink.opacity >= 1))
     usual = np.median(dark, axis=0) if len(dark) else np.zeros(3)
     colours = np.full((len(groups), KINDS, 3), np.nan, np.float32)
-    weights = np.tile(AS_IS, (len(groups), HUES, 1))
+    weights = np.tile(AS_IS, (len(groups), KINDS, 1))
     between: list[Between | None] = [None] * len(groups)
     for way, group in enumerate(groups):
         count, colour = max((own[r] for r in group), key=lambda x: x[0], default=unknown)
@@ -367,21 +368,19 @@ def _coloured(shot: Shot, present: Sequence[int], ink: Ink, places: Mapping[int,
             weights[way] = same[0].weights[0]
         if same or np.abs(colour - usual).max() > NEAR:
             colours[way, : 2 * HUES : HUES] = colour
+        drawn = [_picture(shot.references[r]) for r in group if own[r][0] >= FEW]
+        between[way] = Between.pictured(drawn, colour)
     for label, place in places.items():
         way = ways[label]
         colours[way], weights[way], between[way] = place.colours[0], place.weights[0], place.between[0]
     behind = {label for label, way in ways.items() if all(shot.references[r].role == "background" for r in groups[way])}
-    return None if np.isnan(colours).all() else Strokes(colours, weights, between, ways, behind)
+    plain = np.isnan(colours).all() and not any(between)
+    return None if plain else Strokes(colours, weights, between, ways, behind)
 
 
 def _ink_colour(reference: Reference) -> tuple[int, Float[np.ndarray, " 3"]]:
     """The colour of a reference's drawn lines, in 0..255, and how many pixels in the middle of lines tell it."""
-    image, alpha = reference.over(255), reference.alpha
-    scale = min(1.0, PICTURED / max(image.shape[:2]))
-    if scale < 1:
-        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        alpha = None if alpha is None else cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
+    image, alpha = _pictured(reference)
     reach = max(2, round(max(image.shape[:2]) / 200))
     # Closing paints over thin dark lines, and leaves borders of fills as they are.
     closed = cv2.morphologyEx(image, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2))
@@ -391,3 +390,21 @@ def _ink_colour(reference: Reference) -> tuple[int, Float[np.ndarray, " 3"]]:
         middle &= cv2.erode(alpha, np.ones((3, 3), np.uint8)) > 200
     count = int(middle.sum())
     return count, np.percentile(image[middle], CORE, axis=0) if count else np.zeros(3)
+
+
+def _picture(reference: Reference) -> Picture:
+    image, alpha = _pictured(reference)
+    seen = np.ones(image.shape[:2], bool) if alpha is None else cv2.erode(alpha, np.ones((3, 3), np.uint8)) > 200
+    return Picture(image, without_lines(image, None, alpha), seen)
+
+
+def _pictured(reference: Reference) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"] | None]:
+    """A reference on white, and its alpha, as large as it is looked at."""
+    image, alpha = reference.over(255), reference.alpha
+    scale = min(1.0, PICTURED / max(image.shape[:2]))
+    if scale == 1:
+        return image, alpha
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    image, alpha = (None if x is None else cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (image, alpha))
+    assert image is not None
+    return image, alpha
