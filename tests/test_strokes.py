@@ -320,3 +320,20 @@ def test_hard_lines_grow_soft_where_a_coloured_frame_has_them_soft():
     truth, ink = cv2.GaussianBlur(lined(fills(THEN), THEN, 3), (0, 0), 1.0), Ink.of(drawings[0])
     near = cv2.dilate(ink.opacity, np.ones((5, 5), np.uint8)) > 0
     assert off(strokes.over(ink, fills(THEN))[near], truth[near]) < 0.5 * off(ink.over(fills(THEN))[near], truth[near])
+
+
+@pytest.mark.parametrize("line", [None, BROWN])
+def test_a_sheet_tells_between_which_fills_it_has_no_line(line):
+    """The border of shade is drawn, and the sheet has a line there or has none; trace lines are in colour."""
+    alpha = cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), (160, 130), 73, 255, -1)
+    picture = lined(shaded(90), 90, 2, BROWN)
+    if line is not None:
+        cv2.line(picture, (160, 62), (160, 198), line, 2, cv2.LINE_AA)
+    drawing = cv2.line(sketch(AT, 3), (AT + 70, 90), (AT + 70, 150), RED, 3, cv2.LINE_AA)
+    strokes = told(Shot(drawing[None], [Reference(picture, alpha, "character")]))
+    assert strokes is not None
+    made = strokes.over(Ink.of(drawing), shaded(AT))
+    border = np.s_[95:145, AT + 69 : AT + 72]
+    red = (made[border][..., 0].astype(int) - made[border][..., 1] > 120).mean()
+    assert red > 0.9 if line is not None else red < 0.1
+    np.testing.assert_allclose(np.median(made[80, AT + 15 : AT + 60], axis=0), BROWN, atol=25)

@@ -47,9 +47,9 @@ class ColorizeOptions:
     window
         Drawings to either side that a drawing sees; "all" = every one.
     lines
-        match = the artist's own on top, in the colour and as strong as a coloured frame of the shot has them, and what a drawing
-        holds of one as it is there; keep = the artist's own, to the byte; model = the network's picture as it is; none = the
-        colours alone.
+        match = the artist's own on top, in the colour and as strong as a coloured frame of the shot has them, without those that
+        references do not show, as borders of shade, and what a drawing holds of a frame as it is there; keep = the artist's own,
+        to the byte; model = the network's picture as it is; none = the colours alone.
     finish
         flat = one colour a closed region; smooth = spread up to the lines; auto = by region.
     palette

@@ -77,16 +77,7 @@ class Between:
         count = int(known.max()) + 1
         came, whole = np.zeros((2, count, count))
         for picture in pictures:
-            of = np.where(picture.seen, known[_bins(picture.fills)], np.uint8(0))
-            high, low = cv2.dilate(of, _CELL), cv2.erode(of, _CELL)
-            border = np.flatnonzero((high != low) & (low > 0))
-            below = picture.fills.astype(np.float32)
-            towards = colour.astype(np.float32) - below
-            far = np.square(towards).sum(axis=2)
-            opaque = ((picture.image - below) * towards).sum(axis=2) / np.maximum(far, 1)
-            # A line's middle lies beside the border of what is left without it.
-            opaque, far = (cv2.dilate(x, _CELL).ravel()[border] for x in (opaque, far))
-            key = low.ravel()[border].astype(np.int64) * count + high.ravel()[border]
+            key, far, opaque = _borders(picture, known, colour)
             came += np.bincount(key, far * np.clip(opaque / LINED, 0, 1), count * count).reshape(count, count)
             whole += np.bincount(key, far, count * count).reshape(count, count)
         shares = (came + came.T + USUAL) / (whole + whole.T + USUAL)
@@ -138,3 +129,23 @@ def _sides(known: np.ndarray, fills: np.ndarray, opacity: np.ndarray) -> tuple[n
     around = np.ones((side, side), np.uint8)
     high, low = cv2.dilate(one, around), cv2.erode(one, around)
     return one, np.where(high != one, high, low)
+
+
+def _borders(picture: Picture, known: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels where one fill meets another: which, as one number, how far the lines' colour is, how opaque a line is."""
+    of, count = np.where(picture.seen, known[_bins(picture.fills)], np.uint8(0)), int(known.max()) + 1
+    low, high = (np.asarray(found) for found in (cv2.erode(of, _CELL), cv2.dilate(of, _CELL)))
+    y, x = np.nonzero((high != low) & (low > 0))
+    low, high = low[y, x].astype(np.int64), high[y, x].astype(np.int64)
+    sizes = np.maximum(np.bincount(of.ravel(), minlength=count), 1)
+    means = np.stack([np.bincount(of.ravel(), channel.ravel(), count) / sizes for channel in cv2.split(picture.fills)], axis=1)
+    towards = colour - means
+    squares = np.maximum(np.square(towards).sum(axis=1), 1)
+    opaque = np.zeros(len(y))
+    edged = np.pad(picture.image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    for dy, dx in np.ndindex(_CELL.shape):  # a line's middle lies beside the border of what is left without it
+        here = edged[y + dy, x + dx]
+        # A line is darker than either fill.
+        darker = [((here - means[side]) * towards[side]).sum(axis=1) / squares[side] for side in (low, high)]
+        opaque = np.maximum(opaque, np.minimum(*darker))
+    return low * count + high, np.minimum(squares[low], squares[high]), opaque

@@ -40,9 +40,9 @@ WIDE, MIXED = 0.002, 0.6
 class FinishOptions:
     """How the final frame is made.
 
-    lines: "match" = the sketch's own lines on top, in the colour and as strong as a coloured frame of the shot has them, and what
-    a drawing holds of one as it is there; "keep" = as they are, to the byte; "none" = the colour layer alone; "model" = the
-    model's picture, only resized.
+    lines: "match" = the sketch's own lines on top, in the colour and as strong as a coloured frame of the shot has them, without
+    those that references do not show, as borders of shade, and what a drawing holds of a frame as it is there; "keep" = as they
+    are, to the byte; "none" = the colour layer alone; "model" = the model's picture, only resized.
     fill: "flat" = one colour a region; "smooth" = colours vary inside every region; "auto" = only where they vary beyond noise.
     palette: "snap" = a region near a flat colour of its references takes exactly that colour; "free" = colours stay as found.
     """
