@@ -23,7 +23,6 @@ USUAL = 1.5e5  # squared levels, forty pixels or so of ink, that speak for a lin
 MOST, WITHIN = 1.1, 0.5  # of what others show; and least of it within one fill, where another may be missing
 GONE, LINED = 0.4, 0.5  # a picture without its drawing has no line between two fills where less shows; so much opacity is one
 
-
 _CELL = np.ones((3, 3), np.uint8)
 
 
@@ -96,13 +95,11 @@ def _fills(colours: UInt8[np.ndarray, "n 3"]) -> UInt8[np.ndarray, " colours"]:
     middles = np.stack([every >> 2 * STEPS, every >> STEPS, every], axis=1) % (1 << STEPS) * (256 >> STEPS) + (128 >> STEPS)
     lab, counts = to_lab(middles.astype(np.uint8)), np.bincount(_bins(colours), minlength=len(every))
     common = np.argsort(-counts, kind="stable")[: int((counts >= LEAST).sum())]
-    chosen = common[apart(lab[common], NEAR)[:FILLS]]
-    found = np.zeros(len(every), np.uint8)
-    if not len(chosen):
-        return found
-    away = ((lab**2).sum(axis=1)[:, None] + (lab[chosen] ** 2).sum(axis=1) - 2 * lab @ lab[chosen].T).clip(min=0)
-    near = away.min(axis=1) < NEAR**2
-    found[near] = away[near].argmin(axis=1) + 1
+    found, nearest_yet = np.zeros(len(every), np.uint8), np.full(len(every), NEAR, np.float32)
+    for number, i in enumerate(common[apart(lab[common], NEAR)[:FILLS]], 1):
+        away = np.linalg.norm(lab - lab[i], axis=1)
+        nearer = away < nearest_yet
+        found[nearer], nearest_yet[nearer] = number, away[nearer]
     return found
 
 

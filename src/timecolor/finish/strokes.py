@@ -93,9 +93,9 @@ class Strokes:
             way = self._ways(labels).ravel()[inked.at]
         colour, told = inked.coloured(self.colours[way, inked.kind])
         share = told * np.einsum("nk,nk->n", inked.around, self.weights[way, inked.kind]).clip(0, 1)
-        for i, between in enumerate(self.between):
-            if between is not None and (way == i).any():
-                share[way == i] *= between.shown(fills, ink.opacity).ravel()[inked.at[way == i]]
+        for between in {id(between): between for between in self.between if between is not None}.values():
+            mine = np.array([one is between for one in self.between])[way]
+            share[mine] *= between.shown(fills, ink.opacity).ravel()[inked.at[mine]]
         below = fills.reshape(-1, 3)[inked.at]
         out = fills.copy()
         out.reshape(-1, 3)[inked.at] = (below + share.clip(max=1)[:, None] * (colour - below) + 0.5).astype(np.uint8)
@@ -359,6 +359,7 @@ def _coloured(shot: Shot, present: Sequence[int], ink: Ink, places: Mapping[int,
     colours = np.full((len(groups), KINDS, 3), np.nan, np.float32)
     weights = np.tile(AS_IS, (len(groups), KINDS, 1))
     between: list[Between | None] = [None] * len(groups)
+    of_group: dict[tuple[int, ...], Between | None] = {}
     for way, group in enumerate(groups):
         count, colour = max((own[r] for r in group), key=lambda x: x[0], default=unknown)
         if count < FEW:
@@ -368,8 +369,10 @@ def _coloured(shot: Shot, present: Sequence[int], ink: Ink, places: Mapping[int,
             weights[way] = same[0].weights[0]
         if same or np.abs(colour - usual).max() > NEAR:
             colours[way, : 2 * HUES : HUES] = colour
-        drawn = [_picture(shot.references[r]) for r in group if own[r][0] >= FEW]
-        between[way] = Between.pictured(drawn, colour)
+        drawn = tuple(r for r in group if own[r][0] >= FEW)
+        if drawn not in of_group:
+            of_group[drawn] = Between.pictured([_picture(shot.references[r]) for r in drawn], colour)
+        between[way] = of_group[drawn]
     for label, place in places.items():
         way = ways[label]
         colours[way], weights[way], between[way] = place.colours[0], place.weights[0], place.between[0]
