@@ -13,7 +13,7 @@ import numpy as np
 
 from timecolor.finish.ink import GRAIN, nearest
 from timecolor.finish.lab import apart, to_lab
-from timecolor.shapes import Bool, Float, UInt8
+from timecolor.shapes import Bool, Float, Int, UInt8
 
 # Fills that are told apart, at most, of at least so many pixels each and so far from one another, CIE Lab; others are as far.
 FILLS, LEAST, NEAR = 48, 40, 6.0
@@ -34,37 +34,51 @@ class Picture(NamedTuple):
     seen: np.ndarray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Between:
-    """fills: which fill each colour is, by `STEPS` bits of its channels, uint8, 1 to n; 0 = none.
+class Sides(NamedTuple):
+    """The fills on either side of each pixel, uint8 (h, w), of those known; the same twice where no other is in reach.
 
-    shares: float32 (n + 1, n + 1), how much of a line between two fills shows, of what lines usually do.
+    known: which fill each colour is, by `STEPS` bits of its channels, uint8, 1 to n; 0 = none.
     """
 
-    fills: UInt8[np.ndarray, " colours"]
-    shares: Float[np.ndarray, "n n"]
+    known: np.ndarray
+    one: np.ndarray
+    other: np.ndarray
 
     @staticmethod
     def of(
-        fills: UInt8[np.ndarray, "h w 3"],
-        opacity: Float[np.ndarray, "h w"],
-        at: np.ndarray,
-        shown: Float[np.ndarray, " m"],
-        usual: Float[np.ndarray, " m"],
-    ) -> "Between":
-        """fills: of a coloured frame. opacity: of its drawing's ink. at: pixels of ink (flat indices); shown, usual: how strong
+        fills: UInt8[np.ndarray, "h w 3"], opacity: Float[np.ndarray, "h w"], known: UInt8[np.ndarray, " colours"] | None = None
+    ) -> "Sides":
+        """fills: under ink of this opacity. known: None = the commonest of these."""
+        bare, bins = opacity <= GRAIN, _bins(fills)
+        known = _fills(bins[bare]) if known is None else known
+        if not bare.any():
+            return Sides(known, *np.zeros((2, *bare.shape), np.uint8))
+        # Other than 0, which asks for the nearest one.
+        one = (nearest(np.where(bare, known[bins].astype(np.int32) + 1, 0)) - 1).astype(np.uint8)
+        side = 2 * round(REACH * max(1.0, min(bare.shape) / 480)) + 1
+        around = np.ones((side, side), np.uint8)
+        high, low = cv2.dilate(one, around), cv2.erode(one, around)
+        return Sides(known, one, np.where(high != one, high, low))
 
-        the frame's line is there, and how strong by what it usually shows, in squared levels.
-        """
-        known = _fills(fills.reshape(-1, 3)[opacity.reshape(-1) <= GRAIN])
-        count = int(known.max()) + 1
-        one, other = (side.reshape(-1)[at].astype(np.int64) for side in _sides(known, fills, opacity))
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Between:
+    """known: as of `Sides`. shares: float32 (n + 1, n + 1), how much of a line between two fills shows, of what usually does."""
+
+    known: UInt8[np.ndarray, " colours"]
+    shares: Float[np.ndarray, "n n"]
+
+    @staticmethod
+    def of(sides: Sides, at: np.ndarray, shown: Float[np.ndarray, " m"], usual: Float[np.ndarray, " m"]) -> "Between":
+        """at: pixels of ink (flat indices). shown, usual: how strong a frame's line is there, and would be, in squared levels."""
+        count = int(sides.known.max()) + 1
+        one, other = (side.reshape(-1)[at].astype(np.int64) for side in (sides.one, sides.other))
         key = one * count + other
         came, whole = (np.bincount(key, x, count * count).reshape(count, count) for x in (shown, usual))
         came, whole = came + came.T, whole + whole.T  # of two fills, whichever is first; of one, twice
         shares = np.clip((came + USUAL) / (whole + USUAL), 0, MOST).astype(np.float32)
         np.fill_diagonal(shares, shares.diagonal().clip(min=WITHIN))
-        return Between(known, shares)
+        return Between(sides.known, shares)
 
     @staticmethod
     def pictured(pictures: Sequence[Picture], colour: Float[np.ndarray, " 3"]) -> "Between | None":
@@ -72,7 +86,7 @@ class Between:
 
         colour: of their lines, in 0..255.
         """
-        known = _fills(np.concatenate([picture.fills[picture.seen & _even(picture.fills)] for picture in pictures]))
+        known = _fills(np.concatenate([_bins(picture.fills)[picture.seen & _even(picture.fills)] for picture in pictures]))
         count = int(known.max()) + 1
         came, whole = np.zeros((2, count, count))
         for picture in pictures:
@@ -85,21 +99,24 @@ class Between:
 
     def shown(self, fills: UInt8[np.ndarray, "h w 3"], opacity: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
         """How much of a line at each pixel shows. fills: under ink of this opacity."""
-        one, other = _sides(self.fills, fills, opacity)
-        return cv2.blur(self.shares[one, other], (3, 3))
+        return self.along(Sides.of(fills, opacity, self.known))
+
+    def along(self, sides: Sides) -> Float[np.ndarray, "h w"]:
+        """`shown`, the sides being known."""
+        return cv2.blur(self.shares[sides.one, sides.other], (3, 3))
 
 
-def _fills(colours: UInt8[np.ndarray, "n 3"]) -> UInt8[np.ndarray, " colours"]:
-    """The commonest of some colours, as `Between.fills`."""
+def _fills(bins: np.ndarray) -> UInt8[np.ndarray, " colours"]:
+    """The commonest of some colours, as `Sides.known`."""
     every = np.arange(1 << 3 * STEPS)
     middles = np.stack([every >> 2 * STEPS, every >> STEPS, every], axis=1) % (1 << STEPS) * (256 >> STEPS) + (128 >> STEPS)
-    lab, counts = to_lab(middles.astype(np.uint8)), np.bincount(_bins(colours), minlength=len(every))
+    lab, counts = to_lab(middles.astype(np.uint8)), np.bincount(bins, minlength=len(every))
     common = np.argsort(-counts, kind="stable")[: int((counts >= LEAST).sum())]
-    found, nearest_yet = np.zeros(len(every), np.uint8), np.full(len(every), NEAR, np.float32)
+    found, least = np.zeros(len(every), np.uint8), np.full(len(every), NEAR, np.float32)
     for number, i in enumerate(common[apart(lab[common], NEAR)[:FILLS]], 1):
         away = np.linalg.norm(lab - lab[i], axis=1)
-        nearer = away < nearest_yet
-        found[nearer], nearest_yet[nearer] = number, away[nearer]
+        nearer = away < least
+        found[nearer], least[nearer] = number, away[nearer]
     return found
 
 
@@ -110,22 +127,9 @@ def _even(fills: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
     return cv2.dilate(bins, around) == cv2.erode(bins, around)
 
 
-def _bins(colours: UInt8[np.ndarray, "... 3"]) -> np.ndarray:
-    steps = (colours >> 8 - STEPS).astype(np.int64)
-    return (steps[..., 0] << 2 * STEPS) + (steps[..., 1] << STEPS) + steps[..., 2]
-
-
-def _sides(known: np.ndarray, fills: np.ndarray, opacity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The fills on either side of each pixel of ink, uint8 (h, w) twice; the same twice where no other is in reach."""
-    bare = opacity <= GRAIN
-    if not bare.any():
-        return np.zeros(bare.shape, np.uint8), np.zeros(bare.shape, np.uint8)
-    # Other than 0, which asks for the nearest one.
-    one = (nearest(np.where(bare, known[_bins(fills)].astype(np.int32) + 1, 0)) - 1).astype(np.uint8)
-    side = 2 * round(REACH * max(1.0, min(bare.shape) / 480)) + 1
-    around = np.ones((side, side), np.uint8)
-    high, low = cv2.dilate(one, around), cv2.erode(one, around)
-    return one, np.where(high != one, high, low)
+def _bins(colours: UInt8[np.ndarray, "h w 3"]) -> Int[np.ndarray, "h w"]:
+    red, green, blue = ((np.asarray(plane) >> (8 - STEPS)).astype(np.int32) for plane in cv2.split(colours))
+    return (red << 2 * STEPS) + (green << STEPS) + blue
 
 
 def _borders(picture: Picture, known: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from timecolor.finish.between import Between, Picture
+from timecolor.finish.between import Between, Picture, Sides
 from timecolor.finish.ink import GRAIN, LINE, Ink
 from timecolor.finish.pixels import largest
 from timecolor.pairing import frames_of
@@ -270,7 +270,7 @@ def _fitted(ink: Ink, coloured: np.ndarray, fills: np.ndarray, seen: Bool[np.nda
     # A black area of the sketch that is one of the fills is all there.
     area = (kind >= 2 * HUES) & (far < SAME**2)
     opaque[area], far[area] = 1, float(far.mean())
-    weights, between = np.tile(AS_IS, (KINDS, 1)), None
+    weights, between, sides = np.tile(AS_IS, (KINDS, 1)), None, Sides.of(fills, ink.opacity)
     showing = met = np.ones(len(near.at), np.float32)
     for _ in range(ROUNDS):
         for k in np.unique(kind[told]):
@@ -286,8 +286,8 @@ def _fitted(ink: Ink, coloured: np.ndarray, fills: np.ndarray, seen: Bool[np.nda
         came, whole = far * usual * opaque, far * usual**2
         met = (_around(came, near.at, ink) >= MET * _around(whole, near.at, ink)).astype(np.float32)
         if own:
-            between = Between.of(fills, ink.opacity, near.at[mine], came[mine], whole[mine])
-            showing = between.shown(fills, ink.opacity).ravel()[near.at]
+            between = Between.of(sides, near.at[mine], came[mine], whole[mine])
+            showing = between.along(sides).ravel()[near.at]
     strokes = Strokes(colours[None], weights[None], [between])
     at, middle = near.at[mine], np.median(colour[mine], axis=0)
     shown, laid = (_darkened(ink, made, fills, at, middle) for made in (coloured, strokes.over(ink, fills)))
