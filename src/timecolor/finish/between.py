@@ -52,7 +52,7 @@ class Sides(NamedTuple):
         bare, bins = opacity <= GRAIN, _bins(fills)
         known = _fills(bins[bare]) if known is None else known
         if not bare.any():
-            return Sides(known, *np.zeros((2, *bare.shape), np.uint8))
+            return Sides(known, np.zeros(bare.shape, np.uint8), np.zeros(bare.shape, np.uint8))
         # Other than 0, which asks for the nearest one.
         one = (nearest(np.where(bare, known[bins].astype(np.int32) + 1, 0)) - 1).astype(np.uint8)
         side = 2 * round(REACH * max(1.0, min(bare.shape) / 480)) + 1
@@ -128,7 +128,7 @@ def _even(fills: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
 
 
 def _bins(colours: UInt8[np.ndarray, "h w 3"]) -> Int[np.ndarray, "h w"]:
-    red, green, blue = ((np.asarray(plane) >> (8 - STEPS)).astype(np.int32) for plane in cv2.split(colours))
+    red, green, blue = (np.asarray(plane, np.int32) >> (8 - STEPS) for plane in cv2.split(colours))
     return (red << 2 * STEPS) + (green << STEPS) + blue
 
 
