@@ -2,7 +2,7 @@
 
 A coloured frame of a shot was drawn on one of its drawings. Side by side they tell what becomes of a line: it may be brown, finer
 or paler than in the sketch, or go, as coloured trace lines do. A plate tells the same of the place that labels name it for. Other
-references tell the colour alone. Where lines lie is the sketch's.
+references tell the colour, and between which of their fills they have no line. Where lines lie is the sketch's.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -144,9 +144,10 @@ def _pairs(
 
 
 class _Inked(NamedTuple):
-    """Pixels, n, of ink and beside it, by flat index. kind: (n,). around: float32 (n, k), see `WIDTHS`. own: the ink's colour,
+    """Pixels, n, of ink and beside it, by flat index.
 
-    float32 (n, 3), in 0..255. bare: bool (n,), those beside it.
+    kind: (n,). around: float32 (n, k), see `WIDTHS`. own: the ink's colour, float32 (n, 3), in 0..255. bare: bool (n,), those
+    without any ink.
     """
 
     at: np.ndarray
@@ -168,9 +169,8 @@ class _Inked(NamedTuple):
         one = [opacity, *wide]
         products = [one[i] * one[j] for i in range(len(one)) for j in range(i, len(one))]
         around = np.stack([*one, *products, np.ones_like(opacity)], axis=1)
-        bare = opacity <= GRAIN
         # Beside ink it has the ink's hue.
-        shade = np.where(bare[:, None], cv2.erode(ink.sketch, rim).reshape(-1, 3)[at], ink.sketch.reshape(-1, 3)[at])
+        shade = np.where(opacity[:, None] <= GRAIN, cv2.erode(ink.sketch, rim).reshape(-1, 3)[at], ink.sketch.reshape(-1, 3)[at])
         sheen = np.minimum(shade / ink.paper, 1)
         low, high = sheen.min(axis=1), sheen.max(axis=1)
         hue = np.where(high - low > HUED * (1 - low), 1 + sheen.argmax(axis=1), 0)
@@ -213,10 +213,10 @@ def _told(coloured: np.ndarray, drawing: np.ndarray, within: np.ndarray | None =
     over = cv2.resize(lines, (width, height), interpolation=cv2.INTER_LINEAR)
     rim = np.ones((2 * round(max(1.0, min(height, width) / 480)) + 1,) * 2, np.uint8)
     fills = without_lines(coloured, np.where(cv2.dilate((ink.opacity > GRAIN).view(np.uint8), rim) > 0, over, np.uint8(0)))
-    strokes, shown = _fitted(ink, coloured, fills, seen, bool(seen.sum() >= OWN * inked.sum()))
+    near = _Inked.of(ink, seen)
+    strokes, shown = _fitted(ink, coloured, fills, near, seen, bool(seen.sum() >= OWN * inked.sum()))
     if shown <= PALEST:
         return None
-    near = _Inked.of(ink, seen)
     truth, mine = coloured.reshape(-1, 3)[near.at].astype(np.float32), ink.opacity.ravel()[near.at] > GRAIN
     made = strokes.over(ink, fills), ink.over(fills)
     off, left = (np.square(picture.reshape(-1, 3)[near.at] - truth).sum(axis=1) for picture in made)
@@ -247,12 +247,14 @@ def _agreed(lines: np.ndarray, opacity: np.ndarray) -> Bool[np.ndarray, "h w"]:
     return cv2.resize(agreed.astype(np.uint8), opacity.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
 
 
-def _fitted(ink: Ink, coloured: np.ndarray, fills: np.ndarray, seen: Bool[np.ndarray, "h w"], own: bool) -> tuple[Strokes, float]:
+def _fitted(
+    ink: Ink, coloured: np.ndarray, fills: np.ndarray, near: _Inked, seen: Bool[np.ndarray, "h w"], own: bool
+) -> tuple[Strokes, float]:
     """What lays the ink on the fills as the coloured frame has it where it is seen, and the share of it that shows there.
 
-    own: what is seen there is that ink; else a line that the frame does not have may be another drawing's.
+    near: what is seen, and beside it. own: what is seen there is that ink; else a line that the frame has not may be another
+    drawing's.
     """
-    near = _Inked.of(ink, seen)
     picture, below = (x.reshape(-1, 3)[near.at].astype(np.float32) for x in (coloured, fills))
     kind, mine = near.kind, seen.ravel()[near.at]
     colours = np.full((KINDS, 3), np.nan, np.float32)
