@@ -8,7 +8,7 @@
 # are none: pip install 'timecolor[art]', and Debian's openclipart-svg for CLIP_ART (/usr/share/openclipart/svg; heads alone without it).
 # judge:A:B learns, with what it trusts, from SHOTS (480) coloured with the weights of A and B; it is not cut into slices (forty
 # minutes on two cores, and goes on from what it has collected).
-# matcher-large-mixed is nine minutes of an H200, or some eight hours of two cores.
+# matcher-large-mixed is nine minutes of an H200, or some eight hours of two cores; matcher-large-longer-mixed nine more, or thirteen hours.
 # Needs torch, numpy, OpenCV, Pillow, einops, safetensors; one NVIDIA GPU, or CPU cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +22,7 @@ WORKERS=${WORKERS:-$((CORES > 4 ? CORES - 2 : 1))}
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" OMP_WAIT_POLICY=PASSIVE
 left=${SLICES:-1000000}
 ART=${ART:-data/art} CLIP_ART=${CLIP_ART:-/usr/share/openclipart/svg}
-for each in ${PRESETS:-matcher matcher-further:matcher matcher-attention:matcher-further matcher-mixed:matcher-attention matcher-longer-mixed:matcher-mixed matcher-deeper-mixed:matcher-longer-mixed matcher-deeper-longer-mixed:matcher-deeper-mixed matcher-large-mixed:matcher-deeper-longer-mixed toon judge:toon:matcher-large-mixed}; do
+for each in ${PRESETS:-matcher matcher-further:matcher matcher-attention:matcher-further matcher-mixed:matcher-attention matcher-longer-mixed:matcher-mixed matcher-deeper-mixed:matcher-longer-mixed matcher-deeper-longer-mixed:matcher-deeper-mixed matcher-large-mixed:matcher-deeper-longer-mixed matcher-large-longer-mixed:matcher-large-mixed toon judge:toon:matcher-large-longer-mixed}; do
     preset=${each%%:*} from=${each#"$preset"} data=
     if [ "$preset" = judge ]; then
         [ ! -e "$OUT/judge/judge.safetensors" ] && ((left > 0)) || continue

@@ -24,6 +24,7 @@ STRIDE = 2  # pixels to a described place
 AROUND = 16
 INPUTS = 2  # lines, and the area that they are of
 HEADS = 4
+AT_ONCE = 64  # pictures that go through the network together at most: on a GPU their number is filled up to a power of two
 WAVES = 4  # by which attention is told where in its picture a token is, an axis
 
 
@@ -135,16 +136,18 @@ class Matcher(nn.Module):
         nowhere = pictures.new_zeros(self.config.describe, -(-h // STRIDE), -(-w // STRIDE))
         blank = Described(nowhere, pictures.new_zeros(len(self.attention), 0, self.config.widths[-2]))
         found = [blank] * len(pictures)
-        for (height, width), members in _boxes(pictures[:, 1] > 0, self.config.boxes).items():
-            if pictures.is_cuda:  # its library plans convolutions for every shape it meets, which takes longer than they do
-                members += members[:1] * ((1 << (len(members) - 1).bit_length()) - len(members))
-            cut = torch.stack([pictures[i, :, y : y + height, x : x + width] for i, y, x in members])
-            places, tokens = self(cut, _together([[blank, *references[i]] for i, _, _ in members]))
-            rows, columns = places.shape[2:]
-            for j, (i, y, x) in enumerate(members):
-                top, left = y // STRIDE, x // STRIDE
-                around = (left, nowhere.shape[2] - left - columns, top, nowhere.shape[1] - top - rows)
-                found[i] = Described(F.pad(places[j], around), tokens[j])
+        for (height, width), all_members in _boxes(pictures[:, 1] > 0, self.config.boxes).items():
+            for members in (all_members[at : at + AT_ONCE] for at in range(0, len(all_members), AT_ONCE)):
+                if pictures.is_cuda:  # its library plans convolutions for every shape it meets, which takes longer than they do
+                    members += members[:1] * ((1 << (len(members) - 1).bit_length()) - len(members))
+                cut = torch.stack([pictures[i, :, y : y + height, x : x + width] for i, y, x in members])
+                places, tokens = self(cut, _together([[blank, *references[i]] for i, _, _ in members]))
+                rows, columns = places.shape[2:]
+                # Unbound: the gradient of one taken out by its number is as large as all together.
+                for (i, y, x), described, shown in zip(members, places.unbind(), tokens.unbind(), strict=True):
+                    top, left = y // STRIDE, x // STRIDE
+                    around = (left, nowhere.shape[2] - left - columns, top, nowhere.shape[1] - top - rows)
+                    found[i] = Described(F.pad(described, around), shown)
         return found
 
     def likeness(self, queries: Float[Tensor, "b q d"], keys: Float[Tensor, "b k d"]) -> tuple[Tensor, Tensor]:
@@ -188,8 +191,10 @@ class _Conv(nn.Module):
         self.norm = nn.GroupNorm(8, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.unflatten(1, (-1, 3, 3))
-        return F.silu(self.norm(F.conv2d(x, weight, None, self.stride, 1)))
+        x, norm = F.conv2d(x, self.weight.unflatten(1, (-1, 3, 3)), None, self.stride, 1), self.norm
+        # Autocast would have it in float32, in which it is not used, with half the pictures in a GPU's memory.
+        with torch.autocast(x.device.type, enabled=False):
+            return F.silu(F.group_norm(x, norm.num_groups, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps))
 
 
 class _Residual(nn.Module):
