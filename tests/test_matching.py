@@ -230,8 +230,10 @@ def test_a_drawing_looks_at_its_references_in_any_order_and_they_not_at_it(atten
     assert [len(view.tokens) for view in seen] == [2, 2]
 
 
-def test_pictures_described_at_once_are_described_as_alone(attending):
+@pytest.mark.parametrize("most", [1, 64])
+def test_pictures_described_at_once_are_described_as_alone(attending, monkeypatch, most):
     """Boxes of one size and of others, with as many tokens of references and with fewer, none, and a blank picture."""
+    monkeypatch.setattr("timecolor.matcher.AT_ONCE", most)
     generator = torch.Generator().manual_seed(0)
     pictures = (torch.rand(6, 2, 64, 96, generator=generator) > 0.7).float()
     pictures[:, 1] = 0

@@ -192,7 +192,7 @@ class _Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, norm = F.conv2d(x, self.weight.unflatten(1, (-1, 3, 3)), None, self.stride, 1), self.norm
-        # Autocast would have it in float32, in which it is not used, with half the pictures in a GPU's memory.
+        # On a GPU autocast would have it in float32, in which it is not used, and a fifth fewer pairs in its memory.
         with torch.autocast(x.device.type, enabled=False):
             return F.silu(F.group_norm(x, norm.num_groups, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps))
 
