@@ -27,7 +27,7 @@ from timecolor.world import HELD_OUT_SEED, World
 
 PLACES = np.s_[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]  # of a picture, that the matcher describes
 LARGER = max(look.scale for look in LOOKS)  # times their size at which pictures are looked at too
-PAIR = 0.62 * 2**30  # bytes for a pair of 240x360 on a GPU, enlarged, at most: 66 GiB were in use with 150, of the world alone
+PAIR = 0.62 * 2**30  # bytes for a pair of 240x360 on a GPU, enlarged: 104 GiB were in use with 180
 AT_ONCE = 16  # pairs that go through the network together on a CPU: 4 GB at 240x360 enlarged
 STYLES: tuple[SketchStyle, ...] = ("clean", "drawn", "soft", "thick", "extracted")  # of lines taken from a coloured drawing
 
