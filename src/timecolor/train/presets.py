@@ -137,6 +137,28 @@ _AT_SIZE = replace(
 # A fifth of the scenes are drawings by other hands, and parts come much larger or smaller than in the shot.
 _MIXED = replace(_AT_SIZE, model=MatcherConfig(attention=2), art=0.2, zoom=(0.4, 2.0))
 
+# From weights six layers less deep, in batches as a GPU wants them, with enlarged looks: pairs come again, as drawing them takes
+# longer.
+_LARGE = replace(
+    _MIXED,
+    model=MatcherConfig(attention=12, refined=True, boxes=120),
+    views=(Views(160, 240, 40, 0.1), Views(240, 360, 24, 0.9)),
+    queries=768,
+    tone=0.45,
+    alike=0.6,
+    larger=0.4,
+    again=3,
+    rate=2.5e-3,
+    warmup=50,
+    cooldown=0.85,
+    ema=0.995,
+    seed=10,
+    steps=420,
+    checkpoint_every=200,
+    validate_every=1_000_000,
+    validation_shots=40,
+)
+
 _BRIEF: dict[str, Any] = {
     "steps": 4,
     "warmup": 1,
@@ -192,50 +214,20 @@ PRESETS: dict[str, Preset | MatcherPreset] = {
     "matcher-deeper-longer-mixed": replace(
         _MIXED, model=MatcherConfig(attention=6, refined=True), queries=768, rate=8e-4, cooldown=0.9, seed=8
     ),
-    # And on, deeper, in batches as a GPU wants them, with enlarged looks: pairs come again, as drawing them takes longer.
-    "matcher-large-mixed": replace(
-        _MIXED,
-        model=MatcherConfig(attention=12, refined=True, boxes=120),
-        views=(Views(160, 240, 40, 0.1), Views(240, 360, 24, 0.9)),
-        queries=768,
-        tone=0.45,
-        alike=0.6,
-        larger=0.4,
-        again=3,
-        rate=2.5e-3,
-        warmup=50,
-        cooldown=0.85,
-        ema=0.995,
-        seed=10,
-        steps=420,
-        checkpoint_every=200,
-        validate_every=1_000_000,
-        validation_shots=40,
-    ),
+    "matcher-large-mixed": _LARGE,
     # And on, in twice as large batches, with more figures that have labels; three quarters of the way it is better with films.
     "matcher-large-longer-mixed": replace(
-        _MIXED,
-        model=MatcherConfig(attention=12, refined=True, boxes=120),
+        _LARGE,
         views=(Views(160, 240, 44, 0.1), Views(240, 360, 36, 0.9)),
         frames=0.15,
         labelled=0.6,
         art=0.25,
-        queries=768,
-        tone=0.45,
-        alike=0.6,
-        larger=0.4,
         again=4,
         kept=30_000,
-        rate=2.5e-3,
-        warmup=50,
-        cooldown=0.85,
-        ema=0.995,
         moved=0.75,
         seed=12,
         steps=500,
         checkpoint_every=100,
-        validate_every=1_000_000,
-        validation_shots=40,
     ),
     "debug-matcher": _DEBUG_MATCHER,
     "debug-mixed": replace(_DEBUG_MATCHER, art=0.5, alike=0.5, larger=0.5, again=1, kept=4),
