@@ -222,25 +222,26 @@ def agreed(scores: Float[np.ndarray, "y x k"], offers: CellOffers) -> Int[np.nda
     """
     best = np.argsort(-scores, axis=2, kind="stable")[:, :, :MOST]
     own, lab = np.take_along_axis(scores, best, axis=2), np.take_along_axis(offers.lab, best[..., None], axis=2)
-    squares = np.square(lab).sum(axis=3)
+    # Offers before cells, so that what is done to each is done along whole rows of cells.
+    best, own = (np.ascontiguousarray(np.moveaxis(x, 2, 0)) for x in (best, own))
+    lab = np.ascontiguousarray(lab.transpose(2, 3, 0, 1))
     rows, columns = offers.region.shape
     links = []
     for down, along, weight in ((0, 1, BESIDE), (1, 0, BESIDE), (1, 1, CORNER), (1, -1, CORNER)):
-        one = np.s_[: rows - down, max(0, -along) : columns - max(0, along)]
-        other = np.s_[down:, max(0, along) : columns - max(0, -along)]
-        away = squares[one][..., None] + squares[other][:, :, None] - 2 * lab[one] @ lab[other].swapaxes(2, 3)
-        picture = (best[one][..., None] == best[other][:, :, None]) & (best[one] >= PLATE)[..., None]
-        such = np.where(picture, np.float32(1), np.exp(-away / (2 * SUCH**2)))
-        links.append((one, other, such * (weight * (offers.region[one] == offers.region[other]))[..., None, None]))
+        one = np.s_[..., : rows - down, max(0, -along) : columns - max(0, along)]
+        other = np.s_[..., down:, max(0, along) : columns - max(0, -along)]
+        such = np.exp(np.square(lab[one][:, None] - lab[other][None]).sum(axis=2) / (-2 * SUCH**2))
+        such[(best[one][:, None] == best[other][None]) & (best[one] >= PLATE)[:, None]] = 1  # of the same picture
+        links.append((one, other, such * (weight * (offers.region[one] == offers.region[other])).astype(np.float32)))
     found = own
     for _ in range(ROUNDS):
-        likely = np.exp(found - found.max(axis=2, keepdims=True))
-        likely /= likely.sum(axis=2, keepdims=True)
+        likely = np.exp(found - found.max(axis=0))
+        likely /= likely.sum(axis=0)
         found = own.copy()
         for one, other, such in links:
-            found[one] += np.einsum("yxij,yxj->yxi", such, likely[other])
-            found[other] += np.einsum("yxij,yxi->yxj", such, likely[one])
-    return np.take_along_axis(best, found.argmax(axis=2)[..., None], axis=2)[..., 0]
+            found[one] += np.einsum("ijyx,jyx->iyx", such, likely[other])
+            found[other] += np.einsum("ijyx,iyx->jyx", such, likely[one])
+    return np.take_along_axis(best, found.argmax(axis=0)[None], axis=0)[0]
 
 
 @cache

@@ -188,14 +188,16 @@ def offers(
     there[:, :, VOTED] = known >= KNOWN
     apart, misfit, texture, fills, filled, edge, *like = (np.stack(sign, axis=2) for sign in zip(*signs, strict=True))
     shades = to_lab(vote.shades)
-    votes = [(shares * alike(to_lab(x.reshape(-1, 3)), shades)).sum(axis=1).reshape(rows, columns) for x in colours]
-    votes = np.stack(votes, axis=2)
+    votes = [np.einsum("nm,nm->n", shares, alike(x, shades)) for x in np.moveaxis(lab.reshape(-1, k, 3), 1, 0)]
+    votes = np.stack(votes, axis=1).reshape(rows, columns, k)
     region = np.asarray(cv2.resize(areas.astype(np.int32), (columns, rows), interpolation=cv2.INTER_NEAREST), np.int64)
     typical = _typical(lab, region)
     same, frame, heard = fills * filled, np.array(source) >= FRAME, there[:, :, VOTED : VOTED + 1]
 
+    planes = [np.ascontiguousarray(plane) for plane in np.moveaxis(lab, 3, 0)]
+
     def away(i: int) -> np.ndarray:
-        return np.linalg.norm(lab - lab[:, :, i : i + 1], axis=3)
+        return np.sqrt(sum(np.square(plane - plane[:, :, i : i + 1]) for plane in planes))
 
     def least(values: np.ndarray) -> np.ndarray:
         return np.where(frame, values, WORST).min(axis=2, keepdims=True).clip(max=WORST)

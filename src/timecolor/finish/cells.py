@@ -1,9 +1,12 @@
 """The model's cells cut along the sketch's regions: which colour explains each region best, and what it leaves unexplained."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from timecolor.finish.lab import to_lab
 from timecolor.finish.pixels import runs
@@ -89,15 +92,6 @@ class Cells:
         total = np.bincount(self.area, weight, self.areas)
         return (near >= MOSTLY * total) & (size <= SMALL * size.sum())
 
-    def explain(self, flat: np.ndarray, blur: float) -> np.ndarray:
-        """What the model would show, had every region the colour `flat` (areas, 3): (h', w', 3)."""
-        starts = np.flatnonzero(np.diff(self.cell, prepend=-1))
-        return _blur(np.add.reduceat(self.share[:, None] * flat[self.area], starts).reshape(self.colours.shape), blur)
-
-    def gather(self, cells: np.ndarray, blur: float) -> np.ndarray:
-        """The transpose of `explain`: (h', w', 3) → (areas, 3)."""
-        return self.sums(self.share[:, None] * _blur(cells, blur).reshape(-1, 3)[self.cell])
-
     def unmix(self, painted: np.ndarray) -> tuple[np.ndarray, float]:
         """Region colours (areas, 3) that explain the cells best, and the blur of the model's picture that does so.
 
@@ -107,27 +101,30 @@ class Cells:
         # A region with cells well inside knows its colour, and need not follow the cells at its rim.
         inside = np.bincount(self.area, self.share * self.deep**5, self.areas)
         hold = (np.where(painted, HOLD_PAINTED, HOLD) + HOLD_INSIDE * inside)[:, None]
-        tried = [(*self._solve(vote, hold, vote, blur, rounds=2), blur) for blur in BLURS]
+        mixed = Mixture.of(self)
+        tried = [(*self._solve(mixed, vote, hold, vote, blur, rounds=2), blur) for blur in BLURS]
         flat, _, blur = min(tried, key=lambda found: found[1])
-        flat, _ = self._solve(vote, hold, flat, blur, rounds=3)
+        flat, _ = self._solve(mixed, vote, hold, flat, blur, rounds=3)
         return np.clip(flat, 0, 1), blur
 
-    def _solve(self, vote: np.ndarray, hold: np.ndarray, flat: np.ndarray, blur: float, rounds: int) -> tuple[np.ndarray, float]:
+    def _solve(
+        self, mixed: "Mixture", vote: np.ndarray, hold: np.ndarray, flat: np.ndarray, blur: float, rounds: int
+    ) -> tuple[np.ndarray, float]:
         """Least squares around the vote, from `flat` on, and its cost: conjugate gradients, outliers weighed anew each round."""
         cost = 0.0
         for _ in range(rounds):
-            error = self.colours - self.explain(flat, blur)
-            trust = np.minimum(OUTLIER / np.maximum(np.linalg.norm(error, axis=2, keepdims=True), 1e-6), 1) ** 2
-            step = residual = self.gather(trust * error, blur) + hold * (vote - flat)
+            error = self.colours - mixed.explain(flat, blur)
+            trust = np.minimum(OUTLIER / np.maximum(_length(error)[..., None], 1e-6), 1) ** 2
+            step = residual = mixed.gather(trust * error, blur) + hold * (vote - flat)
             power = (residual**2).sum(axis=0)
             for _ in range(8):
-                turned = self.gather(trust * self.explain(step, blur), blur) + hold * step
+                turned = mixed.gather(trust * mixed.explain(step, blur), blur) + hold * step
                 length = power / np.maximum((step * turned).sum(axis=0), 1e-12)
                 flat = flat + length * step
                 residual = residual - length * turned
                 before, power = power, (residual**2).sum(axis=0)
                 step = residual + power / np.maximum(before, 1e-12) * step
-            away = np.linalg.norm(self.colours - self.explain(flat, blur), axis=2)
+            away = _length(self.colours - mixed.explain(flat, blur))
             cost = float((np.minimum(away, OUTLIER) ** 2).mean())
         return flat, cost
 
@@ -135,8 +132,41 @@ class Cells:
         """What the regions' flat colours leave unexplained."""
         order = np.argsort(self.area, kind="stable")
         bounds = np.searchsorted(self.area[order], np.arange(self.areas + 1))
-        rest = (self.colours - self.explain(flat, blur)).astype(np.float32)
+        rest = self.colours - Mixture.of(self).explain(flat, blur)
         return Shading(self, flat, blur, rest, order, bounds)
+
+
+class Mixture(NamedTuple):
+    """Cells as mixtures of their regions' colours, float32; as sums over bags of rows, which is how PyTorch sums sparsely.
+
+    area, cell: int64 (n,), the entries' region, in order of cells, and cell, in order of regions. starts, bounds: where cells and
+    regions begin among them. by_cell, by_area: (n,), the entries' shares in the one order and in the other. rows: of cells.
+    """
+
+    area: torch.Tensor
+    starts: torch.Tensor
+    by_cell: torch.Tensor
+    cell: torch.Tensor
+    bounds: torch.Tensor
+    by_area: torch.Tensor
+    rows: int
+
+    @staticmethod
+    def of(cells: Cells) -> "Mixture":
+        order = np.argsort(cells.area, kind="stable")
+        bounds = np.searchsorted(cells.area[order], np.arange(cells.areas))
+        starts, share = np.flatnonzero(np.diff(cells.cell, prepend=-1)), cells.share.astype(np.float32)
+        arrays = cells.area, starts, share, cells.cell[order], bounds, share[order]
+        area, starts, by_cell, cell, bounds, by_area = (torch.from_numpy(x) for x in arrays)
+        return Mixture(area, starts, by_cell, cell, bounds, by_area, len(cells.colours))
+
+    def explain(self, flat: np.ndarray, blur: float) -> np.ndarray:
+        """What the model would show, had every region the colour `flat` (areas, 3): (h', w', 3)."""
+        return _blur(_bags(self.area, flat, self.starts, self.by_cell).reshape(self.rows, -1, 3), blur)
+
+    def gather(self, cells: np.ndarray, blur: float) -> np.ndarray:
+        """The transpose of `explain`: (h', w', 3) → (areas, 3)."""
+        return _bags(self.cell, _blur(cells, blur).reshape(-1, 3), self.bounds, self.by_area)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,6 +283,19 @@ def _neighbourhood(keys: np.ndarray, count: int, share: np.ndarray, shape: tuple
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         total += WINDOW[dy] * WINDOW[dx] * np.where(keys[at] == wanted, share[at], 0)
     return total
+
+
+def _bags(index: torch.Tensor, rows: np.ndarray, starts: torch.Tensor, weights: torch.Tensor) -> np.ndarray:
+    """Weighed sums of runs of rows (n, 3)."""
+    with torch.inference_mode():
+        values = torch.from_numpy(rows.astype(np.float32, copy=False))
+        return F.embedding_bag(index, values, starts, mode="sum", per_sample_weights=weights).numpy()
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    """Of vectors (h, w, 3): sooner than along an axis of three."""
+    x, y, z = cv2.split(vectors)
+    return np.sqrt(x * x + y * y + z * z)
 
 
 def _blur(cells: np.ndarray, sigma: float) -> np.ndarray:

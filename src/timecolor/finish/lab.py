@@ -17,8 +17,11 @@ def to_lab(colours: np.ndarray) -> np.ndarray:
 
 def alike(lab: np.ndarray, others: np.ndarray) -> np.ndarray:
     """How much CIE Lab colours (n, 3) count as others (m, 3), in [0, 1]: (n, m), float32."""
-    away = (lab**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * lab @ others.T
-    return np.exp(-away.clip(min=0) / (2 * ALIKE**2)).astype(np.float32)
+    fits = (lab @ others.T).astype(np.float32, copy=False)
+    fits -= (lab**2).sum(axis=1, dtype=np.float32)[:, None] / 2
+    fits -= (others**2).sum(axis=1, dtype=np.float32) / 2
+    np.minimum(fits, 0, out=fits)
+    return np.exp(np.divide(fits, ALIKE**2, out=fits), out=fits)
 
 
 def apart(lab: np.ndarray, least: float) -> list[int]:
