@@ -278,6 +278,17 @@ def test_two_tones_without_a_line_between_stay_two_tones():
     assert np.abs(found[120, 260].astype(int) - (150, 110, 100)).max() < 10
 
 
+def test_a_place_is_not_flat_because_a_small_patch_is_rough():
+    place = np.linspace(60, 240, 320)[None, :, None].repeat(240, axis=0).repeat(3, axis=2).astype(np.uint8)
+    sketch = box(paper(240, 320), 100, 120, 150, 170, BLACK, 2)
+    seen = cells(place, 8)
+    chequered = np.indices((5, 5)).sum(axis=0)[..., None] % 2  # what the model is unsure of
+    seen[13:18, 16:21] = chequered
+    found = finish(seen, sketch, NO_LINES)
+    outside = regions(sketch) == regions(sketch)[0, 0]
+    assert np.abs(found[outside].astype(int) - place[outside]).mean() < 4
+
+
 def test_white_ground_stays_white_beside_noise():
     sketch, fills = drawing()
     found = finish(cells(fills, 8, 0.02), sketch, palette=Palette(np.array([RED, GREEN], np.uint8)))

@@ -208,11 +208,11 @@ class Shading:
 
         large = number >= 6
         # Noise changes from cell to cell, shading does not. Noise is much the same everywhere, so the regions settle it together.
-        # Borders of what is painted without lines are no noise, so each region is asked for what most of its cells have.
+        # Borders of what is painted without lines are no noise, so each region is asked for what most of its cells have, which
+        # is told as well as the square root of their number.
         rough, ranked = np.linalg.norm(off - slow, axis=2).reshape(-1)[use], np.argsort(area[use], kind="stable")
-        parts = np.split(rough[ranked], np.cumsum(number)[:-1])
-        usual = [np.median(parts[r]) for r in np.flatnonzero(large)]
-        noise = USUAL * float(np.median(usual)) if usual else 0.0
+        parts, some = np.split(rough[ranked], np.cumsum(number)[:-1]), np.flatnonzero(large)
+        noise = USUAL * _middle(np.array([np.median(parts[r]) for r in some]), np.sqrt(number[some]))
         enough = np.where(stray, max(STRAY_VARIES, STRAY_NOISE * noise), max(VARIES, VARIES_NOISE * noise))
         return np.flatnonzero(np.where(large, size(slow) > enough, painted))
 
@@ -290,6 +290,15 @@ def _bags(index: torch.Tensor, rows: np.ndarray, starts: torch.Tensor, weights: 
     with torch.inference_mode():
         values = torch.from_numpy(rows.astype(np.float32, copy=False))
         return F.embedding_bag(index, values, starts, mode="sum", per_sample_weights=weights).numpy()
+
+
+def _middle(values: np.ndarray, weights: np.ndarray) -> float:
+    """The weighted median, (n,) of both; 0 of nothing."""
+    if not len(values):
+        return 0.0
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:
