@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import painted_image, sketch_clip
 
+import timecolor
 from timecolor import cli
 from timecolor.media import open_frames, write_clip, write_image
 from timecolor.toon import Toon
@@ -236,6 +238,12 @@ def test_version_is_told(run):
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", out)
 
 
+def test_the_module_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["timecolor", "--version"])
+    runpy.run_module("timecolor", run_name="__main__")
+    assert timecolor.__version__ in capsys.readouterr().out
+
+
 # --------------------------------------------------------------------------------------------------------------- what it refuses
 
 
@@ -398,6 +406,7 @@ def test_debug_shows_the_traceback(monkeypatch, tmp_path):
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background passes on that it ignores Ctrl-C
+import timecolor
 from timecolor import cli
 from timecolor.colorize import Coloured, Colorizer
 

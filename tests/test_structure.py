@@ -56,6 +56,7 @@ MAY_IMPORT = {
     # what people start
     "demo": "shot colorize media shotfiles world evaluate",
     "cli": "__init__ geometry shot sketch colorize media shotfiles train evaluate demo",
+    "__main__": "cli",
 }
 
 

@@ -559,7 +559,3 @@ def _bars(name: str) -> Iterator[Any]:
 
 def _json(data: Any) -> None:
     sys.stdout.write(json.dumps(data, default=str) + "\n")
-
-
-if __name__ == "__main__":
-    main()
