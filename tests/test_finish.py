@@ -743,6 +743,35 @@ def test_a_region_that_is_patterned_in_a_plate_takes_its_detail_unless_reference
     assert (kept[inside] == (80, 120, 200)).all()
 
 
+def two_tones(sure: float, other: tuple[int, int, int] = (150, 110, 100), **options) -> np.ndarray:
+    """A closed box whose right half has another colour, which its places vote for so surely; no line is drawn between."""
+    sketch = box(paper(240, 320), 40, 60, 90, 120, BLACK, 2)
+    shades = np.array([SKIN, other], np.float32) / 255
+    at = np.zeros((120, 160), bool)
+    at[18:47, 28:62] = True
+    right = np.nonzero(at)[1] >= 45
+    shares = np.where(right[:, None], [1 - sure, sure], [1.0, 0.0]).astype(np.float32)
+    colours = np.full((120, 160, 3), shades[0])
+    vote = Vote(at, shares, shades, np.eye(2, dtype=np.float32))
+    return finish(colours, sketch, FinishOptions("none", **options), votes=[vote], choose=judge())
+
+
+def test_a_part_that_no_line_closes_has_its_own_colour():
+    found = two_tones(0.9)
+    assert (np.abs(found[46:84, 66:86].astype(int) - SKIN) <= 1).all()
+    assert (np.abs(found[46:84, 94:114].astype(int) - (150, 110, 100)) <= 1).all()
+
+
+def test_where_votes_hardly_differ_a_region_stays_whole_and_flat_is_one_colour():
+    for found in (two_tones(0.51), two_tones(0.9, fill="flat")):
+        assert len(np.unique(found[46:84, 66:114].reshape(-1, 3), axis=0)) == 1
+
+
+def test_the_less_alike_the_colours_the_surer_a_part_must_be():
+    assert np.abs(two_tones(0.65)[60, 110].astype(int) - SKIN).max() > 50
+    assert np.abs(two_tones(0.65, (20, 20, 120))[60, 110].astype(int) - SKIN).max() <= 1
+
+
 def test_colours_without_votes_are_not_nothing_but_votes():
     """Else they would not be kept where another is as good as the same."""
     sketch = np.full((96, 144, 3), 255, np.uint8)

@@ -19,6 +19,7 @@ from timecolor.finish.held import Held, over, over_place
 from timecolor.finish.ink import Ink, regions_in
 from timecolor.finish.offers import offers
 from timecolor.finish.palettes import Palette, bound, palette_of, palettes_of, snap
+from timecolor.finish.parts import parted
 from timecolor.finish.pixels import painted_in, uint8
 from timecolor.finish.plates import Place, Placed, Plate, exactly, plate_of, set_in, take_detail
 from timecolor.finish.strokes import Strokes
@@ -84,6 +85,8 @@ def finish(
         return uint8(cv2.resize(colours.astype(np.float32), (w, h), interpolation=how))
     ink = Ink.of(sketch)
     areas = regions_in(ink.opacity)
+    if options.fill == "auto":
+        areas = parted(areas, [vote for vote in votes if vote.mixed])
     cells = Cells.of(coarse(colours, h, w), areas)
     bindings = list(bound(areas, cells.areas, palette, labels, palettes or {}))
     stray, painted = np.zeros(cells.areas, bool), np.zeros(cells.areas, bool)
