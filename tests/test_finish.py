@@ -357,7 +357,7 @@ def test_references_that_are_flat_all_over_make_small_closed_regions_flat():
     flat = palette_of([Reference(fills)])
     assert flat.complete
     doubtful = cells(fills, 8)
-    doubtful[15:17] = 0.7 * doubtful[15:17] + 0.3  # the model pales towards the end
+    doubtful[15:17] = 0.85 * doubtful[15:17] + 0.15  # the model pales towards the end
     found, spread = (finish(doubtful, sketch, NO_LINES, palette) for palette in (flat, Palette(flat.colours)))
     inside = np.s_[104:137, 124:177]
     assert len(np.unique(found[inside].reshape(-1, 3), axis=0)) == 1
@@ -765,6 +765,20 @@ def test_a_part_that_no_line_closes_has_its_own_colour():
 def test_where_votes_hardly_differ_a_region_stays_whole_and_flat_is_one_colour():
     for found in (two_tones(0.51), two_tones(0.9, fill="flat")):
         assert len(np.unique(found[46:84, 66:114].reshape(-1, 3), axis=0)) == 1
+
+
+def test_a_mouth_that_the_model_sees_in_two_colours_keeps_both():
+    """A small closed region, which takes one colour as a whole where nothing in it stands apart."""
+    sketch = box(paper(240, 320, WHITE), 100, 100, 140, 160, BLACK, 2)
+    fills = box(box(paper(240, 320, SKIN), 100, 100, 140, 160, RED), 102, 102, 116, 158, WHITE)
+    palette = Palette(np.array([SKIN, RED, WHITE], np.uint8), complete=True)
+    found = finish(cells(fills, 2), sketch, NO_LINES, palette)
+    assert (found[104:114, 106:154] == WHITE).all()
+    assert (found[120:136, 106:154] == RED).all()
+    assert (
+        len(np.unique(finish(cells(fills, 2), sketch, FinishOptions("none", "flat"))[104:136, 106:154].reshape(-1, 3), axis=0))
+        == 1
+    )
 
 
 def test_the_less_alike_the_colours_the_surer_a_part_must_be():

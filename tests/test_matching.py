@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from timecolor import matching, weights
 from timecolor.denoiser import Picture
-from timecolor.finish import Vote
+from timecolor.finish import Vote, lab
 from timecolor.finish.lab import alike, to_lab
 from timecolor.matcher import STRIDE, Matcher, MatcherConfig
 from timecolor.matching import LOOKS, Area, Carrier, figures_whole, on_paper
@@ -380,11 +380,11 @@ def test_where_no_colour_has_the_most_they_are_mixed_and_for_what_is_in_none_the
 
 def test_shades_are_the_commonest_colours_that_are_apart(monkeypatch):
     colours = np.array([RED] * 50 + [(202, 41, 41)] * 5 + [BLUE] * 30 + [GREEN] * 2, np.uint8)
-    own, shades = matching._shades(colours)
+    own, shades = lab.shades_of(colours)
     assert len(shades) == 3
     assert (np.abs(255 * shades[own] - colours).max(axis=1) < 3).all()
-    monkeypatch.setattr(matching, "SHADES", 2)
-    own, shades = matching._shades(colours)
+    monkeypatch.setattr(lab, "SHADES", 2)
+    own, shades = lab.shades_of(colours)
     assert len(shades) == 2
     assert len(set(own[:55])) == 1
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from timecolor import propagation
 from timecolor.alignment import Likeness
 from timecolor.denoiser import Picture
-from timecolor.finish.lab import ALIKE, alike, apart, to_lab
+from timecolor.finish.lab import alike, shades_of, to_lab
 from timecolor.finish.votes import Vote
 from timecolor.geometry import Clip
 from timecolor.matcher import STRIDE, Described, Matcher
@@ -24,7 +24,6 @@ from timecolor.shapes import Bool, Float, Int, UInt8
 from timecolor.sketch import lines_in
 
 SHORT_SIDE = 240  # pixels of what the matcher looks at, at most
-SHADES = 64  # colours that a group of references is told apart by
 MOST_KEYS = 4096  # places of a group that are looked at
 NEARLY_WHITE = 0.9  # the darkest channel of what is taken for paper
 POOLED = 0.3  # how much what a closed region agrees on counts, against what each of its places says
@@ -216,7 +215,7 @@ class _Group:
         back = np.concatenate([np.full(len(of_it), side) for (_, _, side), of_it in zip(parts, some, strict=True)])
         colours = np.concatenate(every)
         shade = np.full(len(colours), -1)
-        shade[~back], shades = _shades(colours[~back])
+        shade[~back], shades = shades_of(colours[~back])
         of_place = F.one_hot(torch.from_numpy(np.where(back, len(shades), shade)), len(shades) + 1).float()
         lab = to_lab(shades)
         return _Group(tuple(references), looks, of_place.to(looks[0][1].device), shades, alike(lab, lab))
@@ -307,19 +306,3 @@ def _at_places(picture: np.ndarray) -> np.ndarray:
     h, w = picture.shape[:2]
     y, x = (np.minimum(np.arange(-(-n // STRIDE)) * STRIDE + STRIDE // 2, n - 1) for n in (h, w))
     return picture[y[:, None], x]
-
-
-def _shades(colours: UInt8[np.ndarray, "n 3"]) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "m 3"]]:
-    """Which of at most `SHADES` shades each colour has; their means in [0, 1]. The commonest that are apart, with those near."""
-    coarse = (colours >> 3).astype(np.int64) @ np.array([1 << 10, 1 << 5, 1])
-    _, cell, counts = np.unique(coarse, return_inverse=True, return_counts=True)
-
-    def means(group: np.ndarray, number: np.ndarray) -> np.ndarray:
-        sums = [np.bincount(group, colours[:, channel], len(number)) for channel in range(3)]
-        return (np.stack(sums, axis=1) / number[:, None] / 255).astype(np.float32)
-
-    lab = to_lab(means(cell, counts))
-    ranked = np.argsort(-counts, kind="stable")
-    chosen = ranked[apart(lab[ranked], ALIKE / 3)[:SHADES]]
-    nearest = np.linalg.norm(lab[:, None] - lab[chosen][None], axis=2).argmin(axis=1)[cell]
-    return nearest, means(nearest, np.bincount(nearest, minlength=len(chosen)))

@@ -84,10 +84,11 @@ def finish(
         how = cv2.INTER_AREA if h < colours.shape[0] or w < colours.shape[1] else cv2.INTER_CUBIC
         return uint8(cv2.resize(colours.astype(np.float32), (w, h), interpolation=how))
     ink = Ink.of(sketch)
-    areas = regions_in(ink.opacity)
+    areas, seen = regions_in(ink.opacity), coarse(colours, h, w)
     if options.fill == "auto":
-        areas = parted(areas, [vote for vote in votes if vote.mixed])
-    cells = Cells.of(coarse(colours, h, w), areas)
+        # Colours that are nothing but votes are told apart by these.
+        areas = parted(areas, [vote for vote in votes if vote.mixed] or [Vote.of(seen)])
+    cells = Cells.of(seen, areas)
     bindings = list(bound(areas, cells.areas, palette, labels, palettes or {}))
     stray, painted = np.zeros(cells.areas, bool), np.zeros(cells.areas, bool)
     for mine, known in bindings:

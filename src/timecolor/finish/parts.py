@@ -1,7 +1,8 @@
 """Parts of a closed region that no line closes: a shade whose border nobody drew, two parts that meet where lines are open.
 
-Not in the paper. The places of a region vote each for itself and agree with those beside them (mean field of a Potts model). What
-then stands apart becomes a region of its own where it is surely of another colour: the surer, the less alike both colours are.
+Not in the paper. The places of a region vote each for itself, by what the matcher knows or the model shows of them, and agree
+with those beside them (mean field of a Potts model). What then stands apart becomes a region of its own where it is surely of
+another colour: the surer, the less alike both colours are.
 """
 
 from collections.abc import Sequence
@@ -17,14 +18,14 @@ from timecolor.shapes import Float, Int
 COLOURS, SOME, LIKE = 4, 0.1, 0.5
 # Probability that counts for nothing. What it adds to a place's score (a logarithm) that the one beside it, or across a corner,
 # has the same colour; how often places look at one another.
-UNTOLD, BESIDE, CORNER, ROUNDS = 0.03, 1.0, 0.7, 20
-# A part has at least so many places, and on average its colour scores better there than the region's by so much, and by so much
-# for each unit (CIE Lab) that the two are apart.
-LEAST, SURER, SURER_APART = 12, 0.25, 1 / 80
+UNTOLD, BESIDE, CORNER, ROUNDS = 0.03, 0.5, 0.35, 20
+# A part has at least so many places, and such a share of all, and on average its colour scores better there than the region's by
+# so much, and by so much for each unit (CIE Lab) that the two are apart.
+LEAST, LEAST_SHARE, SURER, SURER_APART = 8, 0.0004, 0.25, 1 / 80
 
 
 def parted(areas: Int[np.ndarray, "h w"], votes: Sequence[Vote]) -> Int[np.ndarray, "h w"]:
-    """Regions by number, with more of them: each vote may part small regions of its area. votes: of one grid."""
+    """Regions by number, with more of them: each vote may part small regions of its area."""
     made, count = areas, int(areas.max()) + 1
     small = np.bincount(areas.reshape(-1)) <= OFFERED * areas.size
     for vote in votes:
@@ -74,7 +75,7 @@ def _apart(region: Int[np.ndarray, "y x"], vote: Vote, count: int) -> list[tuple
     surer = np.bincount(piece, told[each, taken] - told[each, usual[of]]) / size
     lab = to_lab(vote.shades)
     away = np.linalg.norm(lab[theirs[first, taken[first]]] - lab[theirs[first, usual[of[first]]]], axis=1)
-    apart = (taken[first] != usual[of[first]]) & (size >= LEAST) & (surer >= np.maximum(SURER, away * SURER_APART))
+    apart = (taken[first] != usual[of[first]]) & (size >= _least(vote)) & (surer >= np.maximum(SURER, away * SURER_APART))
     found = []
     for i in np.flatnonzero(apart):
         part = np.zeros(region.size, bool)
@@ -83,12 +84,16 @@ def _apart(region: Int[np.ndarray, "y x"], vote: Vote, count: int) -> list[tuple
     return found
 
 
+def _least(vote: Vote) -> int:
+    return max(LEAST, int(LEAST_SHARE * vote.at.size))
+
+
 def _candidates(near: Float[np.ndarray, "n m"], of: Int[np.ndarray, " n"], vote: Vote, count: int) -> Int[np.ndarray, "r k"]:
     """Shades that regions of enough places may have, the likeliest first; -1 = no further one."""
     number = np.bincount(of, minlength=count)
     sums = np.stack([np.bincount(of, plane, count) for plane in near.T], axis=1) / np.maximum(number, 1)[:, None]
     found = np.full((count, COLOURS), -1)
-    usable = number >= 2 * LEAST
+    usable = number >= 2 * _least(vote)
     for i in range(COLOURS):
         best = sums.argmax(axis=1)
         usable &= sums[np.arange(count), best] >= SOME

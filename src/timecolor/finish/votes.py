@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from timecolor.finish.cells import Cells, overlaps
+from timecolor.finish.lab import alike, shades_of, to_lab
+from timecolor.finish.pixels import uint8
 from timecolor.shapes import Bool, Float
 
 # Up to this share of the frame a region is offered colours besides its own.
@@ -29,6 +31,15 @@ class Vote:
     shades: Float[np.ndarray, "m 3"]
     alike: Float[np.ndarray, "m m"]
     mixed: bool = True
+
+    @staticmethod
+    def of(colours: Float[np.ndarray, "y x 3"]) -> "Vote":
+        """A model's colours, in [0, 1], as votes: each cell for its own shade."""
+        which, shades = shades_of(uint8(colours).reshape(-1, 3))
+        lab = to_lab(shades)
+        return Vote(
+            np.ones(colours.shape[:2], bool), np.eye(len(shades), dtype=np.float32)[which], shades, alike(lab, lab), False
+        )
 
     def settled(self, shares: Float[np.ndarray, "k m"], own: Float[np.ndarray, "k 3"]) -> Float[np.ndarray, "k 3"]:
         """The colour that most of the shares are near to, or their mean where few are; for what is none of them, one's own."""
