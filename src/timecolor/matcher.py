@@ -20,7 +20,7 @@ from timecolor.shapes import Bool, Float
 
 STRIDE = 2  # pixels to a described place
 # Pixels around an area that are looked at too; a multiple of the stride. With fewer, maps at stride 16 may be one column wide,
-# and the gradient of what follows is wrong in bfloat16 on a CPU (docs/method.md).
+# and the gradient of what follows is wrong in bfloat16 on a CPU (docs/trials.md).
 AROUND = 16
 INPUTS = 2  # lines, and the area that they are of
 HEADS = 4
@@ -35,7 +35,7 @@ class MatcherConfig:
     attention: layers of it among cells one stride above the deepest.
     refined: whether maps between the deepest and the finest have a residual block more and describe places themselves too.
     boxes: pixels of which the sides of the boxes around areas are whole ones, as far as a picture goes. With 48 few sizes are
-    met, so more pictures go through the network at once; one that learned so is worse in boxes that are exact (docs/method.md).
+    met, so more pictures go through the network at once; one that learned so is worse in boxes that are exact (docs/trials.md).
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 192, 256)
