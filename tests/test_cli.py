@@ -406,7 +406,6 @@ def test_debug_shows_the_traceback(monkeypatch, tmp_path):
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background passes on that it ignores Ctrl-C
-import timecolor
 from timecolor import cli
 from timecolor.colorize import Coloured, Colorizer
 

@@ -775,10 +775,8 @@ def test_a_mouth_that_the_model_sees_in_two_colours_keeps_both():
     found = finish(cells(fills, 2), sketch, NO_LINES, palette)
     assert (found[104:114, 106:154] == WHITE).all()
     assert (found[120:136, 106:154] == RED).all()
-    assert (
-        len(np.unique(finish(cells(fills, 2), sketch, FinishOptions("none", "flat"))[104:136, 106:154].reshape(-1, 3), axis=0))
-        == 1
-    )
+    flat = finish(cells(fills, 2), sketch, FinishOptions("none", "flat"))
+    assert len(np.unique(flat[104:136, 106:154].reshape(-1, 3), axis=0)) == 1
 
 
 def test_the_less_alike_the_colours_the_surer_a_part_must_be():

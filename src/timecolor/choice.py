@@ -6,7 +6,7 @@ moment; how far either may be trusted is seen around the region. What each sign 
 (`train.judging`) by small networks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -225,11 +225,8 @@ def agreed(scores: Float[np.ndarray, "y x k"], offers: CellOffers) -> Int[np.nda
     # Offers before cells, so that what is done to each is done along whole rows of cells.
     best, own = (np.ascontiguousarray(np.moveaxis(x, 2, 0)) for x in (best, own))
     lab = np.ascontiguousarray(lab.transpose(2, 3, 0, 1))
-    rows, columns = offers.region.shape
     links = []
-    for down, along, weight in ((0, 1, BESIDE), (1, 0, BESIDE), (1, 1, CORNER), (1, -1, CORNER)):
-        one = np.s_[..., : rows - down, max(0, -along) : columns - max(0, along)]
-        other = np.s_[..., down:, max(0, along) : columns - max(0, -along)]
+    for one, other, weight in beside(*offers.region.shape):
         such = np.exp(np.square(lab[one][:, None] - lab[other][None]).sum(axis=2) / (-2 * SUCH**2))
         such[(best[one][:, None] == best[other][None]) & (best[one] >= PLATE)[:, None]] = 1  # of the same picture
         links.append((one, other, such * (weight * (offers.region[one] == offers.region[other])).astype(np.float32)))
@@ -242,6 +239,13 @@ def agreed(scores: Float[np.ndarray, "y x k"], offers: CellOffers) -> Int[np.nda
             found[one] += np.einsum("ijyx,jyx->iyx", such, likely[other])
             found[other] += np.einsum("ijyx,iyx->jyx", such, likely[one])
     return np.take_along_axis(best, found.argmax(axis=0)[None], axis=0)[0]
+
+
+def beside(rows: int, columns: int) -> Iterator[tuple[tuple, tuple, float]]:
+    """Cells of fields (..., y, x) and those beside them or across a corner, as slices of both, and what that counts."""
+    for down, along, weight in ((0, 1, BESIDE), (1, 0, BESIDE), (1, 1, CORNER), (1, -1, CORNER)):
+        one = np.s_[..., : rows - down, max(0, -along) : columns - max(0, along)]
+        yield one, np.s_[..., down:, max(0, along) : columns - max(0, -along)], weight
 
 
 @cache

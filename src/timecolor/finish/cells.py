@@ -60,6 +60,11 @@ class Cells:
         """Sum of the entries' values (n, k) over each region, (areas, k)."""
         return np.stack([np.bincount(self.area, column, self.areas) for column in values.T], axis=1)
 
+    def by_area(self) -> tuple[np.ndarray, np.ndarray]:
+        """Region by region: those of region r are order[bounds[r]:bounds[r + 1]]."""
+        order = np.argsort(self.area, kind="stable")
+        return order, np.searchsorted(self.area[order], np.arange(self.areas + 1))
+
     def vote(self) -> np.ndarray:
         """The colour most of a region agrees on, (areas, 3): geometric median of the cells well inside, then the mode by it."""
         values = self.colours.reshape(-1, 3)[self.cell].astype(np.float64)
@@ -130,10 +135,8 @@ class Cells:
 
     def shading(self, flat: np.ndarray, blur: float) -> "Shading":
         """What the regions' flat colours leave unexplained."""
-        order = np.argsort(self.area, kind="stable")
-        bounds = np.searchsorted(self.area[order], np.arange(self.areas + 1))
-        rest = self.colours - Mixture.of(self).explain(flat, blur)
-        return Shading(self, flat, blur, rest, order, bounds)
+        order, bounds = self.by_area()
+        return Shading(self, flat, blur, self.colours - Mixture.of(self).explain(flat, blur), order, bounds)
 
 
 class Mixture(NamedTuple):
@@ -153,10 +156,9 @@ class Mixture(NamedTuple):
 
     @staticmethod
     def of(cells: Cells) -> "Mixture":
-        order = np.argsort(cells.area, kind="stable")
-        bounds = np.searchsorted(cells.area[order], np.arange(cells.areas))
+        order, bounds = cells.by_area()
         starts, share = np.flatnonzero(np.diff(cells.cell, prepend=-1)), cells.share.astype(np.float32)
-        arrays = cells.area, starts, share, cells.cell[order], bounds, share[order]
+        arrays = cells.area, starts, share, cells.cell[order], bounds[:-1], share[order]
         area, starts, by_cell, cell, bounds, by_area = (torch.from_numpy(x) for x in arrays)
         return Mixture(area, starts, by_cell, cell, bounds, by_area, len(cells.colours))
 

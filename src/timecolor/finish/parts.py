@@ -10,15 +10,15 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from timecolor.choice import beside
 from timecolor.finish.lab import to_lab
 from timecolor.finish.votes import OFFERED, Vote
 from timecolor.shapes import Float, Int
 
 # Colours that may be a region's, at most; one has at least such a part of its votes, and is so little like those before it.
 COLOURS, SOME, LIKE = 4, 0.1, 0.5
-# Probability that counts for nothing. What it adds to a place's score (a logarithm) that the one beside it, or across a corner,
-# has the same colour; how often places look at one another.
-UNTOLD, BESIDE, CORNER, ROUNDS = 0.03, 0.5, 0.35, 20
+# Probability that counts for nothing; how often places look at those beside them.
+UNTOLD, ROUNDS = 0.03, 20
 # A part has at least so many places, and such a share of all, and on average its colour scores better there than the region's by
 # so much, and by so much for each unit (CIE Lab) that the two are apart.
 LEAST, LEAST_SHARE, SURER, SURER_APART = 8, 0.0004, 0.25, 1 / 80
@@ -104,23 +104,20 @@ def _candidates(near: Float[np.ndarray, "n m"], of: Int[np.ndarray, " n"], vote:
 
 def _agreed(scores: Float[np.ndarray, "y x k"], region: Int[np.ndarray, "y x"]) -> Int[np.ndarray, "y x"]:
     """Which colour each place has, by its scores and what those beside it in its region may have."""
-    rows, columns = region.shape
     links = []
-    for down, along, weight in ((0, 1, BESIDE), (1, 0, BESIDE), (1, 1, CORNER), (1, -1, CORNER)):
-        one = np.s_[: rows - down, max(0, -along) : columns - max(0, along)]
-        other = np.s_[down:, max(0, along) : columns - max(0, -along)]
+    for one, other, weight in beside(*region.shape):
         same = (region[one] == region[other]) & (region[one] >= 0)
-        links.append((one, other, (weight * same.astype(np.float32))[..., None]))
-    scores = np.where(region[..., None] >= 0, scores, np.float32(0))
+        links.append((one, other, weight * same.astype(np.float32)))
+    scores = np.ascontiguousarray(np.moveaxis(np.where(region[..., None] >= 0, scores, np.float32(0)), 2, 0))
     found = scores
     for _ in range(ROUNDS):
-        likely = np.exp(found - found.max(axis=2, keepdims=True))
-        likely /= likely.sum(axis=2, keepdims=True)
+        likely = np.exp(found - found.max(axis=0))
+        likely /= likely.sum(axis=0)
         found = scores.copy()
         for one, other, same in links:
             found[one] += same * likely[other]
             found[other] += same * likely[one]
-    return found.argmax(axis=2)
+    return found.argmax(axis=0)
 
 
 def _drawn(
