@@ -1,8 +1,12 @@
 """The whole way from a shot to coloured frames, on a tiny model with random weights."""
 
 import inspect
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -222,29 +226,36 @@ def test_held_drawings_are_coloured_once(colorizer, drawings_run):
 
 
 def test_held_frames_are_finished_once(colorizer, monkeypatch):
-    finished: list[int] = []
-    at = [0]
+    finished: list[np.ndarray] = []
     finish = Finisher.__call__
 
     def counted(self, colours, sketch, *rest):
-        finished.append(at[0])
+        finished.append(sketch)
         return finish(self, colours, sketch, *rest)
 
     monkeypatch.setattr(Finisher, "__call__", counted)
     frames, labels = sketch_clip(1).repeat(5, axis=0), halves(5)
     frames[2:][frames[2:] < 100] += 10  # a coder's noise: the same drawing, but lines stay as they are to the byte
     labels[4, 5, 5] = 1
-    made = []
-    for event in colorizer.stream(Shot(frames, references(2), Labels(labels)), ColorizeOptions(lines="keep")):
-        if isinstance(event, Coloured):
-            made.append(event.frame)
-            at[0] = len(made)
-    assert finished == [0, 2, 4]
+    made = colorizer.colorize(Shot(frames, references(2), Labels(labels)), ColorizeOptions(lines="keep"))
+    assert sorted(np.array_equal(sketch, frames[0]) for sketch in finished) == [False, False, True]  # 0, 2 and 4
     assert np.array_equal(made[0], made[1])
     assert np.array_equal(made[2], made[3])
     assert not np.array_equal(made[1], made[2])
-    made[0][:] = 0  # a frame is its receiver's
-    assert made[1].any()
+
+
+@pytest.mark.parametrize("lines", ["keep", "match"])
+def test_frames_finished_at_once_are_those_finished_one_by_one(hinted, monkeypatch, lines):
+    """On twos and threes, over what is read at once and over pieces, with labels and sheets."""
+    monkeypatch.setattr(colorize, "PIECE_TOKENS", 1)
+    sketch = sketch_clip(7, 96, 128).repeat([2, 3, 1, 3, 2, 3, 2], axis=0)
+    shot = Shot(sketch, references(2), Labels(halves(len(sketch), 96, 128)))
+    made = []
+    for cores in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda cores=cores: cores)
+        made.append(hinted.colorize(shot, ColorizeOptions(lines=lines)))
+    assert np.array_equal(*made)
+    assert len(np.unique(made[0].reshape(len(sketch), -1), axis=0)) == 7
 
 
 def test_a_held_drawing_whose_labels_change_is_coloured_anew(colorizer, drawings_run):
@@ -444,6 +455,38 @@ def test_need_grows_with_the_shot_and_a_measurement_is_positive(colorizer):
     assert long.piece <= 400
     assert short.tokens == 2 * short.grid.tokens + 2 * short.grid.per_frame
     assert colorizer.measured_seconds(short, 2, ColorizeOptions()) > 0
+
+
+PEAK = """
+import sys
+from pathlib import Path
+
+import timecolor
+from timecolor.geometry import Clip
+from timecolor.world import World
+
+
+def kilobytes(of: str) -> int:
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(of))
+
+
+shot, _ = World(7, 480, 720, 3).shot(0).to_shot(sys.argv[1])
+colorizer = timecolor.load("toon", "cpu")
+need = colorizer.need(Clip(3, 480, 720), len(shot.references)).memory_bytes
+Path("/proc/self/clear_refs").write_text("5")  # the peak is that of what follows
+before = kilobytes("VmRSS")
+colorizer.colorize(shot)
+print((kilobytes("VmHWM") - before) * 1024 / need)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak from a moment on")
+@pytest.mark.parametrize(("protocol", "least"), [("start frame", 0.5), ("multi-reference", 0.1)])
+def test_what_a_job_takes_is_no_more_than_it_is_said_to_need(protocol, least):
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", PEAK, protocol], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert least < float(done.stdout) < 1.1
 
 
 def test_a_codec_that_does_not_fit_the_model_is_refused():

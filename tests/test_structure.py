@@ -41,8 +41,10 @@ MAY_IMPORT = {
     "matching": "shapes geometry denoiser matcher sketch propagation finish alignment",
     # the façade
     "models": "shapes geometry choice denoiser toon matcher diffusion weights cogvideox codec propagation",
+    "carrying": "geometry denoiser shot propagation pairing codec finish matching trust",
+    "finishing": "",
     "colorize": "shapes geometry layout correspondence attention denoiser models sampling shot sketch codec finish propagation"
-    " pairing matching trust",
+    " pairing matching carrying finishing",
     # files
     "media": "shot",
     "shotfiles": "shot media",

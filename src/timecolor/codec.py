@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from einops import rearrange
@@ -99,3 +100,9 @@ def letterbox(
     shown = np.full((height, width), 255, np.uint8) if reference.alpha is None else reference.alpha
     lines = ink if drawn is None else drawn.ink(resized(ink, h, w))
     return Picture(whole, bare, placed(lines, 0), placed(resized(shown, *size), 0) > 127)
+
+
+def labels_at(labels: np.ndarray, clip: Clip) -> np.ndarray:
+    """Labels (h, w) at a size."""
+    numbers = labels.astype(np.int32).astype(np.float32)
+    return cv2.resize(numbers, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST)

@@ -1,27 +1,29 @@
 """The façade: the only place that walks the whole way from a shot to coloured frames at its own size."""
 
+import itertools
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from timecolor import codec, models, pairing, propagation, trust
+from timecolor import codec, matching, models, pairing, propagation
 from timecolor.attention import Execution
+from timecolor.carrying import Carrying, Made, flows_of, track_of
 from timecolor.correspondence import MOST_REFERENCES, CellRule, Regime, Rule, label_bits, shot_tokens, unlabelled
 from timecolor.denoiser import Conditions, Model, Picture, Work
-from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, Place, Strokes, Vote, regions
+from timecolor.finish import Fill, Finisher, FinishOptions, Lines, PaletteMode, Strokes
+from timecolor.finishing import AT_ONCE, Finishing, Given
 from timecolor.geometry import Clip, Compression, Grid
 from timecolor.layout import TokenLayout
-from timecolor.matching import Area, Carrier, Followed, clip_of, with_plate
-from timecolor.pairing import Drawn
 from timecolor.sampling import sample
 from timecolor.shot import Frames, Shot
 from timecolor.sketch import SketchStyle, extract_clip, require_line_art, without_lines
@@ -29,6 +31,7 @@ from timecolor.sketch import SketchStyle, extract_clip, require_line_art, withou
 Solver = Literal["euler", "ddim", "dpm", "unipc"]
 
 READ_AT_ONCE = 8  # native frames held in memory
+FINISH_BYTES = 48  # of each pixel, while a frame is finished
 PIECE_TOKENS = 80_000  # target and sketch tokens run at once; longer shots go in pieces
 
 
@@ -189,7 +192,9 @@ class Colorizer:
         options = options.settled(self.model)
         work = self._work(shot, references, options)
         grid, compression = work.grid, self.model.compression
-        pictures = READ_AT_ONCE * shot.height * shot.width * 3 * 12 + grid.tokens * compression.time * compression.cell**2 * 3
+        pixels, matched = shot.height * shot.width, 0 if self.model.matcher is None else matching.memory_bytes(shot)
+        pictures = READ_AT_ONCE * 6 * pixels + grid.tokens * compression.time * compression.cell**2 * 3
+        pictures += AT_ONCE * (FINISH_BYTES * pixels + matched)
         tokens = 2 * grid.tokens + references * grid.per_frame
         rungs = {rung: peak + pictures for rung, peak in self.model.memory_bytes(work).items()}
         rung = self.model.memory
@@ -286,43 +291,51 @@ class Colorizer:
         for r, picture in enumerate(pictures):
             yield Progress("matching", r, len(pictures))
             if r in whole:
-                tracks[r] = _track(picture, drawings.sketches)
+                tracks[r] = track_of(picture, drawings.sketches)
             yield Progress("matching", r + 1, len(pictures))
-        carrying = _Carrying(self.model, shot, whole, tracks, need.working, drawings.labels, 255 if bare else 0, paired)
-        finishing = FinishOptions(options.lines, options.finish, options.palette)
+        carrying = Carrying(self.model, shot, whole, tracks, need.working, drawings.labels, 255 if bare else 0, paired)
         strokes = None
         if options.lines == "match":
             lines = {r: picture.lines for r, picture in whole.items()}
             strokes = Strokes.of(
                 replace(shot, sketch=sketch), lines, drawings.sketches, drawings.of_frame, sorted(drawings.labels)
             )
-        finisher = Finisher.of(shot, drawings.labels, finishing, self.model.judge, strokes, paired)
+        finish = FinishOptions(options.lines, options.finish, options.palette)
+        finisher = Finisher.of(shot, drawings.labels, finish, self.model.judge, strokes, paired)
 
-        shown, held, made = 0, -1, _Made(np.zeros((1, 1, 3), np.float32))
-        last: _Finished | None = None  # of the drawing held
-        for first, stop, colours in self._sample(drawings, pictures, tracks, options):
-            if isinstance(colours, Progress):
-                yield colours
-                continue
-            while shown < frames and drawings.of_frame[shown] < stop:
-                until = shown
-                while until < min(frames, shown + READ_AT_ONCE) and drawings.of_frame[until] < stop:
-                    until += 1
-                originals = sketch[shown:until]
-                areas = None if shot.labels is None else np.asarray(shot.labels.video[shown:until])
-                for i, original in enumerate(originals):
-                    at = drawings.of_frame[shown + i]
-                    area = None if areas is None else areas[i]
-                    if at != held:
-                        made, held, last = carrying(colours[at - first], original, area, drawings.sketches[at], at), at, None
-                        if self.model.draws_lines and options.lines != "model":
-                            made = made._replace(colours=_fills(made.colours, drawings.sketches[at]))
-                    if last is None or not (np.array_equal(last.sketch, original) and _alike(last.labels, area)):
-                        frame = finisher(made.colours, original, area, made.ways, made.votes, made.places, made.moves)
-                        last = _Finished(original.copy(), None if area is None else area.copy(), frame)
-                    yield Coloured(shown + i, last.frame.copy())
-                    yield Progress("finishing", shown + i + 1, frames)
-                shown = until
+        def told(given: Given) -> Made:
+            made = carrying(given.colours, given.sketch, given.labels, drawings.sketches[given.at], given.at)
+            if self.model.draws_lines and options.lines != "model":
+                made = made._replace(colours=_fills(made.colours, drawings.sketches[given.at]))
+            return made
+
+        def finished(given: Given, made: Made) -> np.ndarray:
+            return finisher(made.colours, given.sketch, given.labels, made.ways, made.votes, made.places, made.moves)
+
+        done = itertools.count()
+
+        def shown(made: Iterable[np.ndarray]) -> Iterator[Progress | Coloured]:
+            for frame in made:
+                at = next(done)
+                yield Coloured(at, frame)
+                yield Progress("finishing", at + 1, frames)
+
+        read = 0
+        with Finishing(told, finished) as finishing:
+            for first, stop, colours in self._sample(drawings, pictures, tracks, options):
+                if isinstance(colours, Progress):
+                    yield colours
+                    continue
+                while read < frames and drawings.of_frame[read] < stop:
+                    of = drawings.of_frame[read : read + READ_AT_ONCE]
+                    of = of[: bisect_left(of, stop)]
+                    until = read + len(of)
+                    originals = sketch[read:until]
+                    areas = [None] * len(of) if shot.labels is None else np.asarray(shot.labels.video[read:until])
+                    for at, original, area in zip(of, originals, areas, strict=True):
+                        yield from shown(finishing.add(Given(at, colours[at - first], original, area)))
+                    read = until
+                yield from shown(finishing.rest())
 
     def check(self, shot: Shot, options: ColorizeOptions = ColorizeOptions()) -> None:
         """Raise what `stream` would raise for this shot before its work begins: ValueError or MemoryError."""
@@ -418,7 +431,7 @@ class Colorizer:
             return None, None
         hints = []
         for i, drawing in enumerate(drawings):
-            made = [propagation.candidates(p.fills, p.lines, _flows(p, drawing, track[i])) for p, track in followed.values()]
+            made = [propagation.candidates(p.fills, p.lines, flows_of(p, drawing, track[i])) for p, track in followed.values()]
             hints.append(codec.encode_hints(np.concatenate(made)[None]).to(self.model.device, self.model.dtype))
         of = torch.tensor([list(followed)]).repeat_interleave(propagation.CANDIDATES + 1, dim=1)
         return torch.cat(hints, dim=1), of.to(self.model.device)
@@ -464,16 +477,6 @@ def _rule(options: ColorizeOptions) -> Rule:
 
 def _guidance(options: ColorizeOptions) -> float:
     return 1.0 if options.guidance is None else float(options.guidance)
-
-
-def _track(picture: Picture, drawings: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The picture's flow onto each drawing, followed from one to the next; float16, since all are kept."""
-    views = [propagation.ink(drawing) for drawing in drawings]
-    return [flow.astype(np.float16) for flow, _ in propagation.follow(picture.lines, views)]
-
-
-def _flows(picture: Picture, drawing: np.ndarray, track: np.ndarray) -> list[np.ndarray]:
-    return [*propagation.flows(picture.lines, drawing), track.astype(np.float32)]
 
 
 def _fills(picture: np.ndarray, drawing: np.ndarray) -> np.ndarray:
@@ -524,7 +527,7 @@ class _Drawings:
         for i, frame in enumerate(codec.shrink(frames, self.working)):
             area = None
             if areas is not None:
-                area = _labels_at(np.asarray(areas[i]), self.working)
+                area = codec.labels_at(np.asarray(areas[i]), self.working)
                 self._check_labels(set(np.unique(areas[i]).tolist()) - self.labels)
             # A coder's noise on a held drawing is a few grey levels; a new drawing moves whole lines.
             alone = self._compression.time == 1
@@ -562,174 +565,6 @@ class _Drawings:
 
     def _labels_of(self, label: int) -> tuple[int, ...]:
         return () if self._shot.labels is None else self._shot.labels.references_of(label)
-
-
-class _Finished(NamedTuple):
-    """A frame of the sketch, its labels, and what it became; copies, since a reader may fill the same array again."""
-
-    sketch: np.ndarray
-    labels: np.ndarray | None
-    frame: np.ndarray
-
-
-class _Made(NamedTuple):
-    """A drawing's colours, float (y, x, 3), and what the finish is told beside them."""
-
-    colours: np.ndarray
-    ways: Sequence[Sequence[propagation.Way]] = ()
-    votes: Sequence[Vote] = ()
-    places: Sequence[Place | None] = ()
-    moves: Sequence[np.ndarray | None] = ()
-
-
-class _Carrying:
-    """What references tell of each drawing of a shot, set in the place of the embedded model's colours.
-
-    whole: pictures that show the frame, at the working size, and tracks: their flows onto each drawing. labels: those present.
-    ground: grey level behind cut-outs. paired: the drawings, by reference, on which frames were made.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        shot: Shot,
-        whole: Mapping[int, Picture],
-        tracks: Mapping[int, Sequence[np.ndarray]],
-        working: Clip,
-        labels: Iterable[int],
-        ground: int,
-        paired: Mapping[int, Drawn],
-    ) -> None:
-        frames, height, width = shot.sketch.shape[:3]
-        native = Clip(frames, height, width)
-        self._shot, self._whole, self._tracks, self._working = shot, whole, tracks, working
-        self._native, self._fine = native, clip_of(native)
-        frames_only = len(whole) == len(shot.references)
-        self._carrier, self._plates, self._trust, self._followed, self._paired = None, {}, model.trust, False, set(paired)
-        if model.matcher is None or not shot.references:
-            return
-        self._seen = [codec.letterbox(r, self._fine, native, ground, paired.get(i)) for i, r in enumerate(shot.references)]
-        self._plates = _plates(shot, labels, whole)
-        # Frames of the shot are followed cell by cell, also where sheets and a plate lie beside them; a picture that does not say
-        # what it is may be a plate, then. Frames that labels name are left to the model and its hints.
-        free = shot.labels is None and self._trust is not None
-        self._followed = frames_only or (free and any(shot.references[r].role == "frame" for r in whole))
-        if shot.labels is None or not frames_only:
-            paper = shot.labels is None and ground > 0  # then the white around a sheet is the place behind
-            shows = [picture.shown | paper for picture in self._seen]
-            behind = None if self._followed else [~picture.shown | (r in whole) for r, picture in enumerate(self._seen)]
-            if self._followed:
-                self._frame_areas = {r: trust.frame_areas(picture.lines) for r, picture in whole.items()}
-            self._carrier = Carrier(model.matcher, self._seen, shows, behind, paper)
-
-    def __call__(self, cells: np.ndarray, original: np.ndarray, labels: np.ndarray | None, drawing: np.ndarray, at: int) -> _Made:
-        """cells: the model's colours of drawing number `at`. original: the drawing as it is; drawing: at the working size."""
-        votes, behind = (), np.zeros((1, 1), bool)
-        flows = {r: _flows(picture, drawing, self._tracks[r][at]) for r, picture in self._whole.items()}
-        ways = [propagation.ways(picture.lines, drawing, flows[r]) for r, picture in self._whole.items()]
-        everywhere, follows = np.ones(drawing.shape[:2], bool), self._whole if self._followed else self._paired
-        moves = [
-            propagation.camera(picture.lines, drawing, flows[r], everywhere) if r in follows else None
-            for r, picture in self._whole.items()
-        ]
-        if self._carrier is not None:
-            large = codec.shrink(original[None], self._fine)[0]
-            lines, closed = propagation.ink(large), regions(large)
-            if not self._followed:
-                areas = _areas(self._shot, labels, self._fine, self._whole)
-                cells, votes, behind = self._carrier.recoloured(cells, lines, areas, closed)
-            elif self._trust is not None:
-                found = self._carrier.followed(lines, tuple(range(len(self._seen))), self._whole)
-                if found is not None:
-                    cells, votes = self._trusted(cells, drawing, closed, ways, moves, found), (found.vote,)
-        places = []
-        for r, picture in self._whole.items():
-            shown = behind if labels is None else np.isin(labels, self._plates.get(r, []))
-            if r not in self._plates or not shown.any():
-                places.append(None)
-                continue
-            moved = propagation.camera(picture.lines, drawing, flows[r], _at(shown, self._working))
-            shown = _at(shown, self._native)
-            if moved is not None:
-                shown &= _at(propagation.covered(moved), self._native)
-            cells = with_plate(cells, self._seen[r].fills, moved, _at(shown, self._fine))
-            places.append(Place(shown, moved))
-        return _Made(cells, ways, votes, places, moves)
-
-    def _trusted(
-        self,
-        cells: np.ndarray,
-        drawing: np.ndarray,
-        closed: np.ndarray,
-        ways: Sequence[Sequence[propagation.Way]],
-        moves: Sequence[np.ndarray | None],
-        found: Followed,
-    ) -> np.ndarray:
-        """The model's cells of a drawing, or finer ones, each from the picture that is trusted there. closed: its regions."""
-        assert self._trust is not None
-        height, width = drawing.shape[:2]
-        ink = propagation.ink(drawing)
-        views: list[trust.View] = []
-        for (r, picture), its, moved in zip(self._whole.items(), ways, moves, strict=True):
-            likeness, areas = found.likeness[r], self._frame_areas[r]
-            likely = propagation.resized(likeness.flow(), height, width)
-            more = [propagation.refined(picture.lines, ink, likely)]
-            more += [] if moved is None else [moved]
-            its = [*its, *propagation.ways(picture.lines, drawing, more)[1:]]
-            seen = trust.views(picture.fills, areas, its, r in self._paired, likeness.along)
-            views += seen
-            if r in self._paired:  # else lines are sought, and what was not found there has not left
-                placed = [(seen[0], picture.lines)]
-                if moved is not None:  # or it is a figure's, and the place stands still
-                    placed.append((seen[-1], propagation.warp(picture.lines, moved)))
-                left = (trust.behind(view.fills, lines, view.areas, drawing, view.like) for view, lines in placed)
-                views += [gone for gone in left if gone is not None]
-        areas = cv2.resize(closed, (width, height), interpolation=cv2.INTER_NEAREST)
-        offers = trust.offers(cells, drawing, areas, views, found.vote)
-        return trust.taken(offers, self._trust(offers))
-
-
-def _plates(shot: Shot, labels: Iterable[int], whole: Collection[int]) -> dict[int, list[int]]:
-    """Plates that alone may colour what they show, and the labels that name them.
-
-    Without labels, the plate that alone shows a whole frame: what the matcher sees behind may be a figure in another.
-    """
-    if shot.labels is None:
-        return {r: [] for r in whole if len(whole) == 1 and shot.references[r].role == "background"}
-    named: dict[int, list[int]] = {}
-    for label in sorted(labels):
-        own = shot.labels.references_of(label)
-        if len(own) == 1 and shot.references[own[0]].role == "background":
-            named.setdefault(own[0], []).append(label)
-    return named
-
-
-def _alike(labels: np.ndarray | None, others: np.ndarray | None) -> bool:
-    return labels is others or (labels is not None and others is not None and np.array_equal(labels, others))
-
-
-def _at(mask: np.ndarray, clip: Clip) -> np.ndarray:
-    """A mask (h, w) at a size."""
-    return cv2.resize(mask.astype(np.uint8), (clip.width, clip.height), interpolation=cv2.INTER_NEAREST) > 0
-
-
-def _areas(shot: Shot, labels: np.ndarray | None, clip: Clip, whole: Collection[int]) -> list[Area]:
-    """What cut-outs may colour of a drawing, at a size. whole: references that show the frame, which hints follow better."""
-    if labels is None:
-        return [Area(np.ones((clip.height, clip.width), bool), tuple(range(len(shot.references))))]
-    assert shot.labels is not None
-    labels, found = _labels_at(labels, clip), []
-    for label in np.unique(labels).astype(int).tolist():
-        own = shot.labels.references_of(label)
-        if own and not any(r in whole for r in own):
-            found.append(Area(labels == label, own))
-    return found
-
-
-def _labels_at(labels: np.ndarray, clip: Clip) -> np.ndarray:
-    """Labels (h, w) at a size."""
-    numbers = labels.astype(np.int32).astype(np.float32)
-    return cv2.resize(numbers, (clip.width, clip.height), interpolation=cv2.INTER_NEAREST)
 
 
 def _filled_up(items: list, compression: Compression) -> list:

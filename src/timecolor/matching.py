@@ -5,6 +5,7 @@ Not in the TimeColor paper. The embedded model's colours give way to these.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import NamedTuple
 
 import cv2
@@ -33,6 +34,12 @@ def clip_of(shot: Clip) -> Clip:
     """The size at which the matcher looks at a shot and its references: at most the shot's own."""
     scale = min(1.0, SHORT_SIDE / min(shot.height, shot.width))
     return Clip(shot.frames, round(shot.height * scale), round(shot.width * scale))
+
+
+def memory_bytes(shot: Clip) -> int:
+    """Peak for one drawing: how like each of its places is to each that is looked at of the references, and a quarter on top."""
+    fine = clip_of(shot)
+    return -(-fine.height // STRIDE) * -(-fine.width // STRIDE) * MOST_KEYS * 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +87,7 @@ class Carrier:
         self._matcher, self._pictures, self._shown, self._paper = matcher, pictures, shown, paper
         self._behind = [np.zeros_like(known) for known in shown] if behind is None else behind
         self._groups: dict[tuple[int, ...], _Group | None] = {}
+        self._lock = Lock()
 
     def recoloured(
         self,
@@ -133,14 +141,15 @@ class Carrier:
         return Followed(Vote(_at_places(everywhere), shares, group.shades, group.alike, mixed=False), likeness)
 
     def _group(self, references: tuple[int, ...]) -> "_Group | None":
-        if references not in self._groups:
-            usable = [r for r in references if _at_places(self._shown[r]).any()]
-            group = None
-            if any(_at_places(self._shown[r] & ~self._behind[r]).any() for r in usable):
-                seen = {r: (self._pictures[r], self._shown[r], self._behind[r]) for r in usable}
-                group = _Group.of(self._matcher, seen)
-            self._groups[references] = group
-        return self._groups[references]
+        with self._lock:  # who comes second waits, and has it
+            if references not in self._groups:
+                usable = [r for r in references if _at_places(self._shown[r]).any()]
+                group = None
+                if any(_at_places(self._shown[r] & ~self._behind[r]).any() for r in usable):
+                    seen = {r: (self._pictures[r], self._shown[r], self._behind[r]) for r in usable}
+                    group = _Group.of(self._matcher, seen)
+                self._groups[references] = group
+            return self._groups[references]
 
 
 @dataclass(frozen=True, slots=True)
