@@ -77,6 +77,19 @@ def test_regions_cover_every_pixel_with_consecutive_numbers(size):
     assert set(np.unique(found)) == set(range(found.max() + 1))
 
 
+@pytest.mark.parametrize("at", [(0, 0), (1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_at_4k_areas_keep_to_their_side_of_thin_lines_as_well(at, width):
+    """There, areas are grown on blocks of pixels; what lies beside a line is told pixel by pixel."""
+    y, x = 701 + at[0], 901 + at[1]
+    sketch = np.full((1923, 2561, 3), 255, np.uint8)
+    sketch[y : y + width] = sketch[:, x : x + width] = 0
+    found = regions(sketch)
+    quarters = [found[:y, :x], found[:y, x + width :], found[y + width :, :x], found[y + width :, x + width :]]
+    assert [len(np.unique(quarter)) for quarter in quarters] == [1] * 4
+    assert len({int(quarter[0, 0]) for quarter in quarters}) == 4
+
+
 def test_closed_lines_make_three_regions():
     found = regions(drawing()[0])
     assert found.max() == 2

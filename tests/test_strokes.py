@@ -9,6 +9,7 @@ import pytest
 from timecolor import ColorizeOptions, Colorizer
 from timecolor.evaluate import baselines
 from timecolor.finish import FinishOptions, Strokes
+from timecolor.finish.between import Between, Sides
 from timecolor.finish.ink import Ink
 from timecolor.finish.strokes import AS_IS
 from timecolor.shot import Labels, Reference, Shot
@@ -337,3 +338,21 @@ def test_a_sheet_tells_between_which_fills_it_has_no_line(line):
     red = (made[border][..., 0].astype(int) - made[border][..., 1] > 120).mean()
     assert red > 0.9 if line is not None else red < 0.1
     np.testing.assert_allclose(np.median(made[80, AT + 15 : AT + 60], axis=0), BROWN, atol=25)
+
+
+@pytest.mark.parametrize("height", [480, 1920])
+def test_at_4k_a_line_between_two_fills_is_told_as_at_any_size(height):
+    """Of two fills, a line within the first shows, and none where they meet; at 4K every other pixel is looked at."""
+    scale = height // 480
+    fills, opacity = np.full((height, 640 * scale, 3), 200, np.uint8), np.zeros((height, 640 * scale), np.float32)
+    fills[:, 320 * scale :] = (30, 90, 160)
+    for x in (160, 320):
+        opacity[:, (x - 1) * scale : (x + 1) * scale] = 1
+    sides = Sides.of(fills, opacity)
+    shares = np.ones((int(sides.known.max()) + 1,) * 2, np.float32)
+    one, other = (int(sides.known[(r >> 2 << 12) + (g >> 2 << 6) + (b >> 2)]) for r, g, b in ((200, 200, 200), (30, 90, 160)))
+    shares[one, other] = shares[other, one] = 0
+    shown = Between(sides.known, shares).shown(fills, opacity)
+    assert shown.shape == opacity.shape
+    assert (shown[:, 159 * scale : 161 * scale] == 1).all()
+    assert (shown[:, 319 * scale : 321 * scale] == 0).all()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from timecolor.finish.ink import GRAIN, nearest
+from timecolor.finish.ink import GRAIN, LARGE, nearest
 from timecolor.finish.lab import apart, to_lab
 from timecolor.shapes import Bool, Float, Int, UInt8
 
@@ -99,7 +99,12 @@ class Between:
 
     def shown(self, fills: UInt8[np.ndarray, "h w 3"], opacity: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
         """How much of a line at each pixel shows. fills: under ink of this opacity."""
-        return self.along(Sides.of(fills, opacity, self.known))
+        height, width = opacity.shape
+        if min(height, width) < LARGE * 480:
+            return self.along(Sides.of(fills, opacity, self.known))
+        # Lines are so wide that every other pixel tells it.
+        found = self.along(Sides.of(fills[::2, ::2], opacity[::2, ::2], self.known))
+        return cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST)
 
     def along(self, sides: Sides) -> Float[np.ndarray, "h w"]:
         """`shown`, the sides being known."""

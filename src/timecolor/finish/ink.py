@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from timecolor.finish.pixels import runs, uint8
-from timecolor.shapes import Bool, Float
+from timecolor.shapes import Bool, Float, Int
 
 # Opacity below GRAIN is paper grain and compression noise, from LINE on a pixel parts regions.
 GRAIN = 0.06
@@ -19,6 +19,8 @@ GAPS = (2.0, 1.0, 0.0)
 # Up to this many pixels of a 480-line picture, free spots are holes in a rough line, no regions, and inked ones specks, no lines.
 HOLE = 6.0
 SPECK = 8.0
+# So many pixels to one of a 480-line picture, from which on areas are grown on blocks of pixels. Lines are wider than these.
+LARGE = 4.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,11 +97,30 @@ def regions_in(opacity: Float[np.ndarray, "h w"]) -> np.ndarray:
     free = _without_specks(lined(opacity).view(np.uint8), SPECK * unit * unit) == 0
     if free.all() or not free.any():
         return np.zeros(opacity.shape, np.int32)
+    block = 2 if unit >= LARGE else 1
+    labels = _grown(_blocks(free, block), unit / block)
+    if not labels.any():
+        return np.zeros(opacity.shape, np.int32)
+    if block > 1:
+        labels = labels.repeat(block, axis=0)[: len(free)].repeat(block, axis=1)[:, : free.shape[1]]
+    return nearest(labels) - 1
+
+
+def _grown(free: Bool[np.ndarray, "h w"], unit: float) -> Int[np.ndarray, "h w"]:
+    """Areas of what lines leave free, 1..n, at `unit` pixels to one of a 480-line picture; 0 = a line."""
     room = cv2.distanceTransform(free.astype(np.uint8), cv2.DIST_L2, 3)
-    labels = np.zeros(opacity.shape, np.int32)
+    labels = np.zeros(free.shape, np.int32)
     for gap in GAPS:
         labels = _grow(labels, room > gap * unit, HOLE * unit * unit if gap == 0 else 0.0)
-    return nearest(labels) - 1 if labels.any() else labels
+    return labels
+
+
+def _blocks(free: Bool[np.ndarray, "h w"], size: int) -> Bool[np.ndarray, "y x"]:
+    """Which blocks of pixels are free as a whole; beyond the picture all is free."""
+    down, along = (-n % size for n in free.shape)
+    padded = np.pad(free, ((0, down), (0, along)), constant_values=True) if down or along else free
+    parts = [padded[y::size, x::size] for y in range(size) for x in range(size)]
+    return np.logical_and.reduce(parts) if size > 1 else free
 
 
 def nearest(labels: np.ndarray) -> np.ndarray:
